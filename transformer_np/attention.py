@@ -150,7 +150,8 @@ class MultiHeadAttention(Layer):
         query = Linear.create(d_model, d_model, rng=rng, bias=bias, std=std, dtype=dtype)
         key = Linear.create(d_model, d_model, rng=rng, bias=bias, std=std, dtype=dtype)
         value = Linear.create(d_model, d_model, rng=rng, bias=bias, std=std, dtype=dtype)
-        output = Linear.create(d_model, d_model, rng=rng, bias=bias, std=std if output_std is None else output_std, dtype=dtype)
+        output_std = std if output_std is None else output_std
+        output = Linear.create(d_model, d_model, rng=rng, bias=bias, std=output_std, dtype=dtype)
         return cls(query, key, value, output, num_heads, dropout)
 
     def forward(self, x: Array, memory: Array, mask: Array | None = None, *,
