@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +19,8 @@ from transformer_np.activations import (
 from transformer_np.layer import Array, Cache, Layer
 from transformer_np.linear import Linear, LinearCache
 
-FORWARD = {"relu": relu_forward, "gelu": gelu_forward, "gelu_tanh": gelu_tanh_forward}
-BACKWARD = {"relu": relu_backward, "gelu": gelu_backward, "gelu_tanh": gelu_tanh_backward}
+FORWARD: dict[str, Callable[..., tuple[Array, Any]]] = {"relu": relu_forward, "gelu": gelu_forward, "gelu_tanh": gelu_tanh_forward}
+BACKWARD: dict[str, Callable[..., Array]] = {"relu": relu_backward, "gelu": gelu_backward, "gelu_tanh": gelu_tanh_backward}
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -72,7 +72,7 @@ class Linear(Layer):
         """Weights from a normal distribution of standard deviation `std`, by default 1 / sqrt(d_in): a row of unit variance
         gives outputs of unit variance (LeCun et al. 1998, "Efficient BackProp", section 4.6). The bias starts at 0."""
         std = 1 / math.sqrt(d_in) if std is None else std
-        weight = (std * rng.standard_normal((d_in, d_out))).astype(dtype)
+        weight: Array = (std * rng.standard_normal((d_in, d_out))).astype(dtype)
         return cls(weight, np.zeros(d_out, dtype) if bias else None)
 
     def forward(self, x: Array) -> tuple[Array, LinearCache]:                   # x: [..., D_in]

@@ -17,7 +17,12 @@ from transformer_np.layer import Array, Cache, Layer
 from transformer_np.linear import LinearCache, linear_backward, linear_forward
 from transformer_np.masks import causal_mask
 from transformer_np.normalization import LayerNorm, LayerNormCache
-from transformer_np.positional_encoding import LearnedPositions, SinusoidalPositions
+from transformer_np.positional_encoding import (
+    LearnedPositions,
+    LearnedPositionsCache,
+    SinusoidalPositions,
+    SinusoidalPositionsCache,
+)
 
 STD = 0.02  # of every weight at the start: Radford et al. 2018, section 4.1
 
@@ -25,7 +30,7 @@ STD = 0.02  # of every weight at the start: Radford et al. 2018, section 4.1
 @dataclass(frozen=True, repr=False, eq=False)
 class GPTCache(Cache):
     embedding: EmbeddingCache
-    positions: Cache
+    positions: LearnedPositionsCache | SinusoidalPositionsCache
     dropout: DropoutCache
     blocks: list[EncoderBlockCache]
     norm: LayerNormCache
@@ -107,7 +112,7 @@ class GPT(Layer):
         d_blocks.reverse()
         # 1. x = dropout(embedded + positions)
         d_placed = dropout_backward(d_x, cache.dropout)                         # [B, T, D]
-        d_embedded, d_positions = self.positions.backward(d_placed, cache.positions)  # [B, T, D]
+        d_embedded, d_positions = self.positions.backward(d_placed, cache.positions)  # type: ignore[arg-type]  # [B, T, D]
         d_embedding = self.embedding.backward(d_embedded, cache.embedding)      # [V, D]
         # the table is used twice, at the input and at the output, so its gradients add
         d_embedding = replace(d_embedding, weight=d_embedding.weight + d_table.T)
