@@ -19,8 +19,12 @@ from transformer_np.activations import (
 from transformer_np.layer import Array, Cache, Layer
 from transformer_np.linear import Linear, LinearCache
 
-FORWARD: dict[str, Callable[..., tuple[Array, Any]]] = {"relu": relu_forward, "gelu": gelu_forward, "gelu_tanh": gelu_tanh_forward}
-BACKWARD: dict[str, Callable[..., Array]] = {"relu": relu_backward, "gelu": gelu_backward, "gelu_tanh": gelu_tanh_backward}
+FORWARD: dict[str, Callable[[Array], tuple[Array, Any]]] = {
+    "relu": relu_forward, "gelu": gelu_forward, "gelu_tanh": gelu_tanh_forward,
+}
+BACKWARD: dict[str, Callable[[Array, Any], Array]] = {
+    "relu": relu_backward, "gelu": gelu_backward, "gelu_tanh": gelu_tanh_backward,
+}
 
 
 @dataclass(frozen=True, repr=False, eq=False)
