@@ -57,7 +57,7 @@ def attention_forward(q: Array, k: Array, v: Array, mask: Array | None = None, *
         except ValueError:
             raise ValueError(f"attention: mask {list(mask.shape)} does not broadcast to {list(scores_shape)}") from None
         # 1. what no query may see becomes 0: a weight of 0 is not enough, since 0 * NaN is NaN
-        seen = np.logical_or.reduce(mask, axis=-2)[..., None]                   # [..., S, 1]
+        seen = np.any(mask, axis=-2)[..., None]                                  # [..., S, 1]
         k = np.where(seen, k, 0)                                                # [..., S, E]
         v = np.where(seen, v, 0)                                                # [..., S, E_v]
     # 2. scores: how well does each key match each query?
