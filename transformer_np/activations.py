@@ -14,6 +14,7 @@ import numpy as np
 from transformer_np.layer import Array, Cache
 
 # Beyond this, GELU is x or 0 to the last bit in every format; within it, no product of inf and 0 can arise.
+# (np.maximum and np.minimum order complex numbers by their real part first, which is what the complex step needs.)
 GELU_LIMIT = 200.0
 
 
@@ -59,7 +60,7 @@ def gelu_forward(x: Array) -> tuple[Array, GeluCache]:
     # 1. erfc(-x) keeps its digits where 1 + erf(x) cancels, at large negative x
     below = 0.5 * erfc(x * -math.sqrt(0.5))                                     # [...]
     # 2. x Phi(x), with -inf * 0 kept away
-    bounded = np.where(x.real < -GELU_LIMIT, -GELU_LIMIT, x)                    # [...]
+    bounded = np.maximum(x, -GELU_LIMIT)                                        # [...]
     y = bounded * below                                                         # [...]
     return y, GeluCache(x, below)
 
@@ -94,8 +95,8 @@ def gelu_tanh_forward(x: Array) -> tuple[Array, GeluTanhCache]:
     x: [...].   Returns y: like x; 0 at -inf.   Hendrycks and Gimpel 2016, section 2.
     """
     # 1. u, bounded so that neither x^3 overflows nor -inf meets 0
-    bounded = np.where(x.real < -GELU_LIMIT, -GELU_LIMIT, x)                    # [...]
-    inner = np.where(x.real > GELU_LIMIT, GELU_LIMIT, bounded)                  # [...]
+    bounded = np.maximum(x, -GELU_LIMIT)                                        # [...]
+    inner = np.minimum(bounded, GELU_LIMIT)                                     # [...]
     u = inner * (math.sqrt(2 / math.pi) + math.sqrt(2 / math.pi) * 0.044715 * (inner * inner))  # [...]
     # 2. y
     t = np.tanh(u)                                                              # [...]
