@@ -1,0 +1,21 @@
+"""Is a hand-written backward pass right? Ask on plain callables, or on a layer.
+
+    report = check_gradients(forward, backward, inputs)     a pair of functions
+    report = check_layer(layer, inputs)                     a layer and all its weights
+    report.ok, print(report), report.raise_if_failed()
+
+    python -m transformer_np.gradcheck                      every pair and layer of this project
+"""
+
+from transformer_np.gradcheck.check import check_gradients, check_layer
+from transformer_np.gradcheck.examples import (
+    Example,
+    layer_example,
+    pair_example,
+    random_mask,
+    with_random_weights,
+)
+from transformer_np.gradcheck.report import Check, GradientError, Report
+
+__all__ = ["Check", "Example", "GradientError", "Report", "check_gradients", "check_layer", "layer_example", "pair_example",
+           "random_mask", "with_random_weights"]

@@ -1,0 +1,138 @@
+"""Check a pair of functions, or a layer with all its weights: the two calls that a user makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from transformer_np.gradcheck.complex_step import derivatives_along, gradient_by_elements, random_directions
+from transformer_np.gradcheck.pair import (
+    Fault,
+    Outcome,
+    Pair,
+    pair_of_functions,
+    pair_of_layer,
+    random_cotangents,
+    run_backward,
+    run_forward,
+)
+from transformer_np.gradcheck.precision import RELATIVE_BOUND, relative_error
+from transformer_np.gradcheck.properties import PROPERTIES
+from transformer_np.gradcheck.report import Check, Report
+from transformer_np.layer import Array, Layer
+
+# Up to so many forwards, every element is measured; beyond, each argument is measured along random directions.
+MAX_FORWARDS = 4000
+
+
+def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
+                    name: str | None = None) -> Report:
+    """Check a pair of functions against the complex step, and for what every pair must keep.
+
+        report = check_gradients(softmax_forward, softmax_backward, [x])
+        report.raise_if_failed()
+
+    forward: `forward(*inputs) -> (output, cache)`. The output is an array, a number, or a tuple of them. Forward must take
+    complex arrays: they are what it is measured with.
+    backward: `backward(d_output, cache) -> gradients`, one for each floating input, in their order; bare if there is one.
+    d_output is like the output, without what is not floating; a bare array if one is left. The gradient of an input that was
+    None is None, or left out. None for a floating input means that the output does not depend on it, and is checked.
+    inputs: arrays, numbers, None. They are checked in float64 whatever they are; integers and booleans get no gradient.
+    seed: of the cotangent and everything else that is drawn.   name: of the report, by default forward's.
+
+    Never raises for what forward and backward do: that is in the report. Raises ValueError if `inputs` are no arrays.
+    """
+    name = name or getattr(forward, "__name__", type(forward).__name__)
+    return _report(lambda: pair_of_functions(forward, backward, inputs), name, seed)
+
+
+def check_layer(layer: Layer, inputs: Sequence[Any], *, seed: int = 0, rng_seed: int | None = None, name: str | None = None,
+                **settings: Any) -> Report:
+    """Check a layer as `check_gradients` checks a pair: the gradient of every input and of every weight, by its dotted name.
+
+        report = check_layer(MultiHeadAttention.create(6, 2, rng=rng), [x, memory, mask])
+
+    layer: `layer.forward(*inputs) -> (output, cache)`, `layer.backward(d_output, cache) -> (d_inputs..., d_layer)`, or
+    `d_layer` alone where no input is floating. Give it random weights: `create` leaves gains at 1 and biases at 0, where
+    wrong gradients look right.
+    rng_seed: give forward `rng=np.random.default_rng(rng_seed)`, a fresh one at each call, so that dropout repeats.
+    settings: other keywords of forward.   seed, name and errors: as for `check_gradients`.
+    """
+
+    def forward(layer: Any, *inputs: Any) -> Any:
+        fresh = {} if rng_seed is None else {"rng": np.random.default_rng(rng_seed)}
+        return layer.forward(*inputs, **fresh, **settings)
+
+    return _report(lambda: pair_of_layer(layer, inputs, forward), name or type(layer).__name__, seed)
+
+
+def _report(fresh: Callable[[], Pair], name: str, seed: int) -> Report:
+    """`fresh` makes the pair with new copies of its arrays: what one check finds damaged does not harm the next."""
+    pair = fresh()
+    if not pair.arguments:
+        raise ValueError(f"{name}: no input is floating and there are no weights, so there is no gradient to check")
+    rng = np.random.default_rng(seed)
+    try:
+        base = run_forward(pair, pair.arguments)
+        cotangents = random_cotangents(base.members, rng)
+        gradients = run_backward(pair, cotangents, base.cache)
+    except Fault as fault:
+        return Report(name, (Check("forward and backward run", False, str(fault)),))
+    checks = _check_values(pair, base, cotangents, gradients, rng)
+    for question, answer in PROPERTIES.items():
+        checks.append(_ask(question, answer, fresh(), rng))
+    return Report(name, tuple(checks))
+
+
+def _ask(question: str, answer: Callable[[Pair, np.random.Generator], str], pair: Pair, rng: np.random.Generator) -> Check:
+    try:
+        return Check(question, True, answer(pair, rng))
+    except Fault as fault:
+        return Check(question, False, str(fault))
+
+
+def _check_values(pair: Pair, base: Outcome, cotangents: Sequence[Array], gradients: Sequence[Array | None],
+                  rng: np.random.Generator) -> list[Check]:
+    """One check for each argument: its gradient against the complex step."""
+    by_elements = sum(argument.size for argument in pair.arguments) <= MAX_FORWARDS
+    analytic: list[Array] = []
+    numeric: list[Array] = []
+    try:
+        for which, argument in enumerate(pair.arguments):
+            gradient = gradients[which]
+            known = np.zeros(argument.shape) if gradient is None else gradient
+            if by_elements:
+                analytic.append(known)
+                numeric.append(gradient_by_elements(pair, which, cotangents, base))
+            else:
+                directions = random_directions(argument.shape, rng)
+                analytic.append((directions * known).reshape(len(directions), -1).sum(axis=1))
+                numeric.append(derivatives_along(pair, which, directions, cotangents, base))
+    except Fault as fault:
+        return [Check(f"gradient of {name}", False, str(fault), argument=name) for name in pair.names]
+    largest = max((float(np.abs(array).max(initial=0)) for array in numeric), default=0.0)
+    checks = []
+    for name, gradient, a, n in zip(pair.names, gradients, analytic, numeric, strict=True):
+        size = np.abs(n) if by_elements else np.full(n.shape, np.abs(n).max(initial=0))
+        error = relative_error(a, n, size, largest)
+        checks.append(_verdict(name, gradient is None, by_elements, a, n, error))
+    return checks
+
+
+def _verdict(name: str, absent: bool, by_elements: bool, analytic: Array, numeric: Array, error: Array) -> Check:
+    what = f"gradient of {name}"
+    if error.size == 0:
+        return Check(what, True, "has no elements", 0.0, RELATIVE_BOUND, name)
+    index = tuple(int(i) for i in np.unravel_index(error.argmax(), error.shape))
+    figure = float(error[index])
+    if by_elements:
+        method, place = f"complex step at each of {error.size} elements", f"element {list(index)}"
+    else:
+        method, place = f"complex step along {error.size} random directions (too large for each element)", f"direction {index[0]}"
+    given = "backward gives None, which stands for 0, there" if absent else f"analytic {analytic[index]:.17g}"
+    says = f"relative error {figure:.1e}, bound {RELATIVE_BOUND:.0e}; {method}"
+    if figure > RELATIVE_BOUND:
+        says += f"; worst at {place}: {given}, numeric {numeric[index]:.17g}; {(error > RELATIVE_BOUND).sum()} are wrong"
+    return Check(what, figure <= RELATIVE_BOUND, says, figure, RELATIVE_BOUND, name)

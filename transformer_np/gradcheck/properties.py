@@ -1,0 +1,207 @@
+"""What every right pair does besides giving the right numbers. Each property is one function, and one check of the report.
+
+A property raises `Fault` with a sentence where it does not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from transformer_np.gradcheck.pair import Fault, Pair, random_cotangents, run_backward, run_forward
+from transformer_np.gradcheck.precision import RELATIVE_BOUND, relative_error
+from transformer_np.layer import Array, describe
+
+Gradients = Sequence[Array | None]
+
+
+def nothing_is_written_to(pair: Pair, rng: np.random.Generator) -> str:
+    """Forward leaves its inputs and weights as they were; backward leaves those, the cotangent, the output and the cache."""
+    given = {"forward": (list(pair.arguments), list(pair.constants))}
+    before = _snapshot(given)
+    base = run_forward(pair, pair.arguments)
+    _compare_snapshots(before, _snapshot(given), pair, "forward")
+    cotangents = random_cotangents(base.members, rng)
+    left = {"d_output": list(cotangents), "output": base.output, "cache": base.cache, **given}
+    before = _snapshot(left)
+    run_backward(pair, cotangents, base.cache)
+    _compare_snapshots(before, _snapshot(left), pair, "backward")
+    return "inputs, weights, cotangent, output and cache are as they were"
+
+
+def float64_stays_float64(pair: Pair, rng: np.random.Generator) -> str:
+    return _dtype_stays(pair, np.float64, rng)
+
+
+def float32_stays_float32(pair: Pair, rng: np.random.Generator) -> str:
+    return _dtype_stays(pair, np.float32, rng)
+
+
+def _dtype_stays(pair: Pair, dtype: type, rng: np.random.Generator) -> str:
+    """With every argument in one dtype, the output and every gradient have it too."""
+    expected = np.dtype(dtype)
+    base = run_forward(pair, [argument.astype(dtype) for argument in pair.arguments])
+    for index, member in enumerate(base.members):
+        if member.dtype != expected:
+            name = "the output" if len(base.members) == 1 else f"floating output {index}"
+            raise Fault(f"for {expected} inputs, {name} is {describe(member)}, expected {expected}")
+    gradients = run_backward(pair, random_cotangents(base.members, rng, dtype), base.cache)
+    for name, gradient in zip(pair.names, gradients, strict=True):
+        if gradient is not None and gradient.dtype != expected:
+            raise Fault(f"for {expected} inputs, the gradient of {name} is {describe(gradient)}, expected {expected}")
+    return f"{expected} in, {expected} out, and each gradient has the shape of its argument"
+
+
+def no_warning(pair: Pair, rng: np.random.Generator) -> str:
+    """Neither pass warns, in float64 or float32."""
+    warned: list[str] = []
+    for dtype in (np.float64, np.float32):
+        base = run_forward(pair, [argument.astype(dtype) for argument in pair.arguments], warned=warned)
+        run_backward(pair, random_cotangents(base.members, rng, dtype), base.cache, warned=warned)
+    if warned:
+        raise Fault(warned[0])
+    return "none in float64 or float32"
+
+
+def zero_cotangent_gives_zero(pair: Pair, rng: np.random.Generator) -> str:
+    """A loss that does not depend on the output has a gradient of exactly 0."""
+    base = run_forward(pair, pair.arguments)
+    zeros = tuple(np.zeros(member.shape) for member in base.members)
+    for name, gradient in zip(pair.names, run_backward(pair, zeros, base.cache), strict=True):
+        if gradient is not None and not (gradient == 0).all():
+            index = np.argwhere(gradient != 0)[0].tolist()
+            raise Fault(f"for a cotangent of 0, the gradient of {name} at {index} is {gradient[tuple(index)]:.17g}, expected 0")
+    return "exactly 0 in, exactly 0 out"
+
+
+def linear_in_the_cotangent(pair: Pair, rng: np.random.Generator) -> str:
+    """backward(c + 2 c') = backward(c) + 2 backward(c')."""
+    base = run_forward(pair, pair.arguments)
+    first, second = random_cotangents(base.members, rng), random_cotangents(base.members, rng)
+    by_first = run_backward(pair, first, base.cache)
+    by_second = run_backward(pair, second, base.cache)
+    by_both = run_backward(pair, [a + 2 * b for a, b in zip(first, second, strict=True)], base.cache)
+    largest = max((float(np.abs(gradient).max(initial=0)) for gradient in by_both if gradient is not None), default=0.0)
+    worst = 0.0
+    for name, a, b, both in zip(pair.names, by_first, by_second, by_both, strict=True):
+        if a is None or b is None or both is None:
+            continue
+        error = float(relative_error(both, a + 2 * b, np.abs(a) + np.abs(2 * b), largest).max(initial=0))
+        if error > RELATIVE_BOUND:
+            raise Fault(f"backward(c + 2 c') is not backward(c) + 2 backward(c') for {name}: "
+                        f"relative error {error:.1e}, bound {RELATIVE_BOUND:.0e}")
+        worst = max(worst, error)
+    return f"backward(c + 2 c') = backward(c) + 2 backward(c'), relative error {worst:.1e}, bound {RELATIVE_BOUND:.0e}"
+
+
+def two_calls_agree(pair: Pair, rng: np.random.Generator) -> str:
+    """The same inputs give the same output, and the same cache and cotangent the same gradients, to the last bit."""
+    first = run_forward(pair, pair.arguments)
+    cotangents = random_cotangents(first.members, rng)
+    gradients = run_backward(pair, cotangents, first.cache)
+    _require_same(pair, run_backward(pair, cotangents, first.cache), gradients, "in a second backward on the same cache")
+    second = run_forward(pair, pair.arguments)
+    if not _same_arrays(first.members, second.members):
+        raise Fault("a second forward on the same inputs gives another output: is it random, or is something left behind?")
+    _require_same(pair, run_backward(pair, cotangents, second.cache), gradients, "after a second forward on the same inputs")
+    return "forward and backward repeat to the last bit"
+
+
+def caches_stand_alone(pair: Pair, rng: np.random.Generator) -> str:
+    """Two forwards on different inputs, then the two backwards in either order, give what each gives alone."""
+    moved_arguments, moved_constants = _other_inputs(pair, rng)
+    first = run_forward(pair, pair.arguments)
+    first_cotangents = random_cotangents(first.members, rng)
+    first_alone = run_backward(pair, first_cotangents, first.cache)
+    second = run_forward(pair, moved_arguments, moved_constants)
+    second_cotangents = random_cotangents(second.members, rng)
+    second_alone = run_backward(pair, second_cotangents, second.cache)
+
+    first = run_forward(pair, pair.arguments)
+    second = run_forward(pair, moved_arguments, moved_constants)
+    first_of_both = run_backward(pair, first_cotangents, first.cache)
+    second_of_both = run_backward(pair, second_cotangents, second.cache)
+    _require_same(pair, first_of_both, first_alone, "after a second forward on other inputs")
+    _require_same(pair, second_of_both, second_alone, "after the backward of an earlier forward")
+
+    first = run_forward(pair, pair.arguments)
+    second = run_forward(pair, moved_arguments, moved_constants)
+    second_of_both = run_backward(pair, second_cotangents, second.cache)
+    first_of_both = run_backward(pair, first_cotangents, first.cache)
+    _require_same(pair, second_of_both, second_alone, "beside the cache of an earlier forward")
+    _require_same(pair, first_of_both, first_alone, "after the forward and backward of other inputs")
+    return "two forwards, then two backwards in either order, give what each gives alone"
+
+
+PROPERTIES = {
+    "float64 stays float64": float64_stays_float64,
+    "float32 stays float32": float32_stays_float32,
+    "nothing is written to": nothing_is_written_to,
+    "no warning": no_warning,
+    "zero cotangent gives zero": zero_cotangent_gives_zero,
+    "linear in the cotangent": linear_in_the_cotangent,
+    "two calls agree": two_calls_agree,
+    "caches stand alone": caches_stand_alone,
+}
+
+
+# ---------------------------------------------------------------------------------------------------- helpers
+
+def _other_inputs(pair: Pair, rng: np.random.Generator) -> tuple[list[Array], list[Any]]:
+    """Other inputs of the same shapes, and the same weights: floating inputs move by some 10 %. Where there are none, as for
+    token ids, the integers change places, so that they stay in their range."""
+    arguments, constants = list(pair.arguments), list(pair.constants)
+    for index in range(pair.num_inputs):
+        arguments[index] = arguments[index] * (1 + 0.1 * rng.standard_normal(arguments[index].shape))
+    if pair.num_inputs == 0:
+        constants = [np.roll(value, 1) if isinstance(value, np.ndarray) else value for value in constants]
+    return arguments, constants
+
+
+def _same_arrays(first: Sequence[Array], second: Sequence[Array]) -> bool:
+    return len(first) == len(second) and all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _require_same(pair: Pair, got: Gradients, expected: Gradients, when: str) -> None:
+    for name, a, b in zip(pair.names, got, expected, strict=True):
+        if (a is None) != (b is None) or (a is not None and not np.array_equal(a, b, equal_nan=True)):
+            raise Fault(f"the gradient of {name} differs {when}")
+
+
+def _snapshot(value: Any) -> dict[str, bytes]:
+    """The bytes of every array, and every number, that can be reached from a value by name."""
+    return {name: leaf.tobytes() if isinstance(leaf, np.ndarray) else repr(leaf).encode()
+            for name, leaf in _leaves(value, "", set())}
+
+
+def _leaves(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, np.ndarray | np.generic | int | float | complex):
+        yield name, value
+        return
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, tuple | list):
+        children = {str(index): item for index, item in enumerate(value)}
+    elif isinstance(value, dict):
+        children = {str(key): item for key, item in value.items()}
+    else:
+        children = getattr(value, "__dict__", {})
+    for key, child in children.items():
+        yield from _leaves(child, f"{name}.{key}" if name else key, seen)
+
+
+def _compare_snapshots(before: dict[str, bytes], after: dict[str, bytes], pair: Pair, culprit: str) -> None:
+    for name, content in before.items():
+        if after.get(name) != content:
+            raise Fault(f"{culprit} changed {_readable(name, pair)}")
+
+
+def _readable(name: str, pair: Pair) -> str:
+    """`forward.0.1` is argument 1, `forward.1.0` constant 0; the rest reads well as it is."""
+    parts = name.split(".")
+    if parts[0] != "forward":
+        return name
+    return pair.names[int(parts[2])] if parts[1] == "0" else f"constant input {parts[2]}"

@@ -1,0 +1,79 @@
+"""What a gradient check found: a report is a list of checks, each with a verdict, a figure and a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question and its answer.
+
+    name: the question, "gradient of weight" or "two calls agree".   argument: whose gradient was measured, None for a property.
+    figure: what was measured, None where the answer is yes or no.   bound: the largest figure that is right.
+    says: the answer as a sentence; where it is no, it names the place and both numbers.
+    """
+
+    name: str
+    ok: bool
+    says: str
+    figure: float | None = None
+    bound: float | None = None
+    argument: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The checks of one pair or layer.   name: of what was checked."""
+
+    name: str
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+    @property
+    def worst(self) -> float | None:
+        """The largest relative error of a gradient; None if none was measured."""
+        return max((check.figure for check in self.checks if check.argument and check.figure is not None), default=None)
+
+    def check(self, name: str) -> Check:
+        """The check of that name. Raises KeyError if it was not made."""
+        for check in self.checks:
+            if check.name == name:
+                return check
+        raise KeyError(f"{self.name}: no check {name!r}, there are: {', '.join(check.name for check in self.checks)}")
+
+    def __str__(self) -> str:
+        failed = sum(not check.ok for check in self.checks)
+        lines = [f"{self.name}: ok, {len(self.checks)} checks" if self.ok else
+                 f"{self.name}: FAILED, {failed} of {len(self.checks)} checks"]
+        for check in self.checks:
+            lines.append(f"  {'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.says}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, strings and numbers. A figure that is not finite becomes None: JSON has no infinity."""
+        checks = []
+        for check in self.checks:
+            entry = asdict(check)
+            if check.figure is not None and not math.isfinite(check.figure):
+                entry["figure"] = None
+            checks.append(entry)
+        return {"name": self.name, "ok": self.ok, "checks": checks}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    def raise_if_failed(self) -> None:
+        """Raises GradientError, whose message is the report, unless every check is ok."""
+        if not self.ok:
+            raise GradientError(str(self))
+
+
+class GradientError(AssertionError):
+    """A gradient is wrong, or a pair broke one of its laws. An AssertionError, so that a test that meets it has failed."""
