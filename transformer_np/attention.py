@@ -45,8 +45,8 @@ def attention_forward(q: Array, k: Array, v: Array, mask: Array | None = None, *
         raise ValueError(f"attention: v {list(v.shape)} does not fit [..., S, E_v] beside k {list(k.shape)}")
     if not 0 <= dropout < 1:
         raise ValueError(f"attention: dropout {dropout}, expected 0 <= dropout < 1")
-    if scale is None:
-        scale = 1 / math.sqrt(q.shape[-1])
+    # a NumPy float64, as in scale=1 / np.sqrt(E), would turn float32 scores into float64
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     if mask is not None:
         mask = np.asarray(mask)
         scores_shape = (*q.shape[:-1], k.shape[-2])

@@ -104,6 +104,9 @@ def _map(function: Callable[..., Array], nodes: tuple[Any, ...], name: str) -> A
             if not isinstance(other, list) or len(other) != len(first):
                 raise ValueError(f"map_arrays: at {name}, expected a list of {len(first)}, got {describe(other)}")
         return [_map(function, items, f"{name}.{index}") for index, items in enumerate(zip(*nodes, strict=True))]
+    for other in nodes[1:]:
+        if isinstance(other, (np.ndarray, Layer, list)):  # a bias beside None: passing over it would lose a gradient
+            raise ValueError(f"map_arrays: at {name}, expected {describe(first)}, got {describe(other)}")
     return first
 
 

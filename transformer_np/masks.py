@@ -42,12 +42,20 @@ def padding_mask(lengths: Array, num_keys: int) -> Array:
 
 
 def combine_masks(*masks: Array | None) -> Array | None:
-    """What every mask allows: their logical and, broadcast. None allows all; without any mask the answer is None."""
+    """What every mask allows: their logical and, broadcast. None allows all; without any mask the answer is None.
+
+    Raises ValueError if a mask is not boolean, or their shapes do not broadcast to one.
+    """
+    given = [np.asarray(mask) for mask in masks if mask is not None]
+    for mask in given:
+        if mask.dtype != np.bool_:
+            raise ValueError(f"combine_masks: masks must be boolean (True = may attend), got {mask.dtype}")
+    try:
+        np.broadcast_shapes(*(mask.shape for mask in given))
+    except ValueError:
+        shapes = " and ".join(str(list(mask.shape)) for mask in given)
+        raise ValueError(f"combine_masks: masks {shapes} do not broadcast to one shape") from None
     combined = None
-    for mask in masks:
-        if mask is None:
-            continue
-        if np.asarray(mask).dtype != np.bool_:
-            raise ValueError(f"combine_masks: masks must be boolean (True = may attend), got {np.asarray(mask).dtype}")
+    for mask in given:
         combined = mask if combined is None else combined & mask
     return combined

@@ -30,9 +30,10 @@ def layer_norm_forward(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5)
         raise ValueError(f"layer_norm: gain {list(gain.shape)} does not fit x {list(x.shape)}, expected [D] and [..., D]")
     if bias.shape != gain.shape:
         raise ValueError(f"layer_norm: bias {list(bias.shape)}, expected {list(gain.shape)}, the shape of gain")
-    # 1. mean
-    mean = x.mean(axis=-1, keepdims=True)                                       # [..., 1]
-    centered = x - mean                                                         # [..., D]
+    # 1. mean, and the mean of what is left: the first is rounded, and beside a small spread that shows. A constant row of
+    #    1e6 in float32 could lie 0.06 beside its own mean, and would come out as 1 instead of 0.
+    rough = x - x.mean(axis=-1, keepdims=True)                                  # [..., D]
+    centered = rough - rough.mean(axis=-1, keepdims=True)                       # [..., D]
     # 2. variance, from the centered numbers: mean(x^2) - mean(x)^2 would cancel
     variance = (centered * centered).mean(axis=-1, keepdims=True)               # [..., 1]
     inverse_std = 1 / np.sqrt(variance + eps)                                   # [..., 1]
@@ -62,7 +63,7 @@ def layer_norm_backward(d_y: Array, cache: LayerNormCache) -> tuple[Array, Array
     d_normalized = d_y * gain                                                   # [..., D]
     # 2, 3. normalized = centered / sqrt(mean(centered^2) + eps)        every x_j reaches normalized_i through the variance:
     through_variance = (d_normalized * normalized).mean(axis=-1, keepdims=True)  # [..., 1]
-    # 1. centered = x - mean                    and through the mean:
+    # 1. centered = x - mean x                  and through the mean:
     through_mean = d_normalized.mean(axis=-1, keepdims=True)                    # [..., 1]
     d_x = (d_normalized - through_mean - normalized * through_variance) * inverse_std  # [..., D]
     return d_x, d_gain, d_bias
