@@ -8,16 +8,9 @@ from typing import Any
 import numpy as np
 
 from transformer_np.gradcheck.complex_step import derivatives_along, gradient_by_elements, random_directions
-from transformer_np.gradcheck.pair import (
-    Fault,
-    Outcome,
-    Pair,
-    pair_of_functions,
-    pair_of_layer,
-    random_cotangents,
-    run_backward,
-    run_forward,
-)
+from transformer_np.gradcheck.inputs import Fault
+from transformer_np.gradcheck.outputs import random_cotangents
+from transformer_np.gradcheck.pair import Outcome, Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer
 from transformer_np.gradcheck.precision import RELATIVE_BOUND, relative_error
 from transformer_np.gradcheck.properties import PROPERTIES
 from transformer_np.gradcheck.report import Check, Report
@@ -34,17 +27,19 @@ def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], i
         report = check_gradients(softmax_forward, softmax_backward, [x])
         report.raise_if_failed()
 
-    forward: `forward(*inputs) -> (output, cache)`. The output is an array, a number, or a tuple of them. Forward must take
-    complex arrays: they are what it is measured with.
+    forward: `forward(*inputs) -> (output, cache)`. The output is an array, a number, or a tuple of them, nested as you like.
+    Forward must take complex arrays: they are what it is measured with.
     backward: `backward(d_output, cache) -> gradients`, one for each floating input, in their order; bare if there is one.
     d_output is like the output, without what is not floating; a bare array if one is left. The gradient of an input that was
     None is None, or left out. None for a floating input means that the output does not depend on it, and is checked.
-    inputs: arrays, numbers, None. They are checked in float64 whatever they are; integers and booleans get no gradient.
+    inputs: arrays, numbers, None, tuples of them. Floating ones are checked in float64 whatever they are; integers and booleans
+    get no gradient.
     seed: of the cotangent and everything else that is drawn.   name: of the report, by default forward's.
 
     Never raises for what forward and backward do: that is in the report. Raises ValueError if `inputs` are no arrays.
     """
-    name = name or getattr(forward, "__name__", type(forward).__name__)
+    if name is None:
+        name = str(getattr(forward, "__name__", type(forward).__name__))
     return _report(lambda: pair_of_functions(forward, backward, inputs), name, seed)
 
 
@@ -75,9 +70,9 @@ def _report(fresh: Callable[[], Pair], name: str, seed: int) -> Report:
         raise ValueError(f"{name}: no input is floating and there are no weights, so there is no gradient to check")
     rng = np.random.default_rng(seed)
     try:
-        base = run_forward(pair, pair.arguments)
+        base = forward_pass(pair, pair.arguments)
         cotangents = random_cotangents(base.members, rng)
-        gradients = run_backward(pair, cotangents, base.cache)
+        gradients = backward_pass(pair, base, cotangents)
     except Fault as fault:
         return Report(name, (Check("forward and backward run", False, str(fault)),))
     checks = _check_values(pair, base, cotangents, gradients, rng)

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transformer_np.gradcheck.pair import Fault, Outcome, Pair, run_forward
+from transformer_np.gradcheck.inputs import Fault
+from transformer_np.gradcheck.pair import Outcome, Pair, forward_pass
 from transformer_np.layer import Array
 
 STEP = 1e-20
@@ -48,7 +49,7 @@ def _derivative(pair: Pair, which: int, direction: Array, cotangents: Sequence[A
     # every argument becomes complex, not only the one that moves: forward may allocate with the dtype of any of them
     moved = [argument.astype(np.complex128) for argument in pair.arguments]
     moved[which] = pair.arguments[which] + 1j * STEP * direction
-    members = run_forward(pair, moved).members
+    members = forward_pass(pair, moved).members
     if not any(np.iscomplexobj(member) for member in members):
         raise Fault("forward gives real output for complex input, so the complex step cannot measure it: "
                     "branch on x.real, and keep abs, float() and casts away")

@@ -2,16 +2,14 @@
 
     arguments     the arrays that are differentiated: the floating inputs, then the weights
     constants     the other inputs: integers, booleans, None
-    forward       arguments, constants -> output, cache
+    forward       arguments, constants -> (output, cache)
     backward      d_output, cache -> one gradient for each argument
 
-The calls are guarded: whatever a user's callable does wrong becomes a `Fault`, a sentence that names it. Only what is wrong
-with the call of the checker itself, an input that is no array and no number, raises ValueError.
+The calls are guarded: whatever a user's callable does wrong becomes a `Fault`, a sentence that names it.
 """
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,11 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from transformer_np.gradcheck.inputs import Fault, Inputs, phrase
+from transformer_np.gradcheck.outputs import arrange_cotangents, floating_members
 from transformer_np.layer import Array, Layer, describe, named_arrays, with_arrays
-
-
-class Fault(Exception):
-    """A callable that is checked broke its contract. The message becomes a failed check."""
 
 
 @dataclass(frozen=True)
@@ -38,57 +34,62 @@ class Pair:
 
 def pair_of_functions(forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[Any]) -> Pair:
     """`forward(*inputs) -> (output, cache)`, `backward(d_output, cache) -> gradients`."""
-    slots, arguments, constants = _sort_inputs(inputs)
+    given = Inputs(forward, inputs)
 
     def call_forward(arguments: Sequence[Array], constants: Sequence[Any]) -> Any:
-        return forward(*_fill(slots, arguments, constants))
+        return forward(*given.rebuild(arguments, constants))
 
     def call_backward(d_output: Any, cache: Any) -> tuple[Any, ...]:
-        gradients = backward(d_output, cache)
-        return _one_for_each(gradients if isinstance(gradients, tuple | list) else (gradients,), slots)
+        return given.gradients(_several(backward(d_output, cache)))
 
-    return Pair(_names(forward, slots), arguments, len(arguments), constants, call_forward, call_backward)
+    return Pair(given.names, given.arguments, len(given.arguments), given.constants, call_forward, call_backward)
 
 
 def pair_of_layer(layer: Layer, inputs: Sequence[Any], forward: Callable[..., Any]) -> Pair:
     """`forward(layer, *inputs) -> (output, cache)`, `layer.backward(d_output, cache) -> (d_inputs..., d_layer)`."""
-    slots, input_arguments, constants = _sort_inputs(inputs)
-    num_inputs = len(input_arguments)
-    weights = named_arrays(layer)
-    for name, weight in weights.items():
+    given = Inputs(layer.forward, inputs)  # type: ignore[attr-defined]
+    num_inputs = len(given.arguments)
+    for name, weight in named_arrays(layer).items():
         if not np.issubdtype(weight.dtype, np.floating):
-            raise ValueError(f"check_layer: {name} is {describe(weight)}, expected weights of a floating dtype")
-    original = with_arrays(layer, {name: weight.astype(np.float64) for name, weight in weights.items()})
-    own = tuple(named_arrays(original).values())
+            raise ValueError(f"check_layer: {name} is {describe(weight)}, expected a floating dtype")
+    original = with_arrays(layer, {name: weight.astype(np.float64) for name, weight in named_arrays(layer).items()})
+    names, weights = tuple(named_arrays(original)), tuple(named_arrays(original).values())
 
     def call_forward(arguments: Sequence[Array], constants: Sequence[Any]) -> Any:
         # at the original weights it is always the same object, so that state hidden in it shows
-        moved = any(given is not held for given, held in zip(arguments[num_inputs:], own, strict=True))
-        called = with_arrays(layer, dict(zip(weights, arguments[num_inputs:], strict=True))) if moved else original
-        result = forward(called, *_fill(slots, arguments[:num_inputs], constants))
-        if not isinstance(result, tuple) or len(result) != 2:
+        moved = any(array is not weight for array, weight in zip(arguments[num_inputs:], weights, strict=True))
+        called = with_arrays(layer, dict(zip(names, arguments[num_inputs:], strict=True))) if moved else original
+        result = forward(called, *given.rebuild(arguments[:num_inputs], constants))
+        if not _is_pair(result):
             return result
         output, cache = result
         return output, (called, cache)
 
     def call_backward(d_output: Any, called_and_cache: Any) -> tuple[Any, ...]:
         called, cache = called_and_cache
-        gradients = called.backward(d_output, cache)
-        *d_inputs, d_layer = gradients if isinstance(gradients, tuple) and gradients else (gradients,)
-        if type(d_layer) is not type(layer):
-            raise Fault(f"the last gradient is {_phrase(d_layer)}, expected a {type(layer).__name__}: "
+        returned = _several(called.backward(d_output, cache))
+        if not returned or type(returned[-1]) is not type(layer):
+            last = phrase(returned[-1]) if returned else "missing"
+            raise Fault(f"the last gradient is {last}, expected a {type(layer).__name__}: "
                         "the gradient of a layer is a layer of the same class")
+        *d_inputs, d_layer = returned
         d_weights = named_arrays(d_layer)
-        unexpected = sorted(set(d_weights) - set(weights))
+        unexpected = sorted(set(d_weights) - set(names))
         if unexpected:
             raise Fault(f"the gradient has {', '.join(unexpected)}, which the layer has not")
-        return (*_one_for_each(d_inputs, slots), *(d_weights.get(name) for name in weights))
+        return (*given.gradients(d_inputs), *(d_weights.get(name) for name in names))
 
-    names = (*_names(layer.forward, slots), *weights)  # type: ignore[attr-defined]
-    return Pair(names, (*input_arguments, *own), num_inputs, constants, call_forward, call_backward)
+    return Pair((*given.names, *names), (*given.arguments, *weights), num_inputs, given.constants, call_forward, call_backward)
 
 
-# ---------------------------------------------------------------------------------------------------- guarded calls
+def _several(returned: Any) -> Sequence[Any]:
+    """A single gradient may come bare."""
+    return returned if isinstance(returned, tuple | list) else (returned,)
+
+
+def _is_pair(result: Any) -> bool:
+    return isinstance(result, tuple) and len(result) == 2
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -99,7 +100,7 @@ class Outcome:
     cache: Any
 
 
-def run_forward(pair: Pair, arguments: Sequence[Array], constants: Sequence[Any] | None = None, *,
+def forward_pass(pair: Pair, arguments: Sequence[Array], constants: Sequence[Any] | None = None, *,
                 warned: list[str] | None = None) -> Outcome:
     """Call forward. Raises Fault.   warned: where to put the warnings; they are dropped without it."""
     dtype = arguments[0].dtype
@@ -109,22 +110,21 @@ def run_forward(pair: Pair, arguments: Sequence[Array], constants: Sequence[Any]
                     "give what it allocates the dtype of its inputs")
     if warned is not None:
         warned += [f"forward warns for {dtype} inputs: {warning.category.__name__}: {warning.message}" for warning in caught]
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise Fault(f"forward returned {_phrase(result)}, expected a tuple of two: (output, cache)")
+    if not _is_pair(result):
+        raise Fault(f"forward returned {phrase(result)}, expected a tuple of two: (output, cache)")
     output, cache = result
-    return Outcome(output, _floating_members(output, dtype), cache)
+    return Outcome(output, floating_members(output, dtype), cache)
 
 
-def run_backward(pair: Pair, cotangents: Sequence[Array], cache: Any, *,
+def backward_pass(pair: Pair, outcome: Outcome, cotangents: Sequence[Array], *,
                  warned: list[str] | None = None) -> tuple[Array | None, ...]:
-    """Call backward. Raises Fault, also for a gradient that has not the shape of its argument.
+    """Call backward with the cache of a forward. Raises Fault, also for a gradient that has not the shape of its argument.
 
-    cotangents: one for each floating member of the output. `backward` gets them as it gave the output: a bare array for one,
-    a tuple for several.
+    cotangents: one for each floating member of the output.   warned: as for `forward_pass`.
     """
-    d_output = cotangents[0][()] if len(cotangents) == 1 else tuple(cotangent[()] for cotangent in cotangents)
     dtype = cotangents[0].dtype
-    gradients, caught = _call("backward", dtype, pair.backward, d_output, cache)
+    d_output = arrange_cotangents(outcome.output, cotangents)
+    gradients, caught = _call("backward", dtype, pair.backward, d_output, outcome.cache)
     if warned is not None:
         warned += [f"backward warns for {dtype} inputs: {warning.category.__name__}: {warning.message}" for warning in caught]
     return tuple(_fitting(*each) for each in zip(pair.names, pair.arguments, gradients, strict=True))
@@ -141,104 +141,12 @@ def _call(name: str, dtype: np.dtype, function: Callable[..., Any], *arguments: 
             raise Fault(f"{name} raised {type(error).__name__} for {dtype} inputs: {error}") from error
 
 
-def _floating_members(output: Any, dtype: np.dtype) -> tuple[Array, ...]:
-    members = []
-    several = isinstance(output, tuple)
-    for index, member in enumerate(output if several else (output,)):
-        name = f"output {index}" if several else "the output"
-        if not isinstance(member, np.ndarray | np.generic | float | int | complex):
-            raise Fault(f"{name} is {_phrase(member)}, expected an array or a number")
-        array = np.asarray(member)
-        if not np.issubdtype(array.dtype, np.inexact):
-            continue
-        if np.isnan(array).any():
-            raise Fault(f"{name} is NaN at {np.argwhere(np.isnan(array))[0].tolist()} for {dtype} inputs")
-        members.append(array)
-    if not members:
-        raise Fault(f"forward returned {_phrase(output)} as output: without a floating one there is nothing to differentiate")
-    return tuple(members)
-
-
 def _fitting(name: str, argument: Array, gradient: Any) -> Array | None:
     if gradient is None:
         return None
     array = np.asarray(gradient) if isinstance(gradient, np.ndarray | np.generic | float | int) else None
     if array is None or not np.issubdtype(array.dtype, np.number):
-        raise Fault(f"the gradient of {name} is {_phrase(gradient)}, expected an array of numbers")
+        raise Fault(f"the gradient of {name} is {phrase(gradient)}, expected an array of numbers")
     if array.shape != argument.shape:
         raise Fault(f"the gradient of {name} has shape {list(array.shape)}, expected {list(argument.shape)}")
     return array
-
-
-def random_cotangents(members: Sequence[Array], rng: np.random.Generator, dtype: type = np.float64) -> tuple[Array, ...]:
-    """A random array for each floating member of the output. Ones would not do: they hide whatever sums to zero."""
-    return tuple(np.asarray(rng.standard_normal(member.shape)).astype(dtype) for member in members)
-
-
-# ---------------------------------------------------------------------------------------------------- inputs
-
-def _sort_inputs(inputs: Sequence[Any]) -> tuple[tuple[str, ...], tuple[Array, ...], tuple[Any, ...]]:
-    """Which input is what: slots ("argument", "constant" or "none" for each), and the arguments in float64, and the constants."""
-    if not isinstance(inputs, tuple | list):
-        raise ValueError(f"inputs is {_phrase(inputs)}, expected a list or tuple of the arguments of forward")
-    slots: list[str] = []
-    arguments: list[Array] = []
-    constants: list[Any] = []
-    for index, value in enumerate(inputs):
-        if not (value is None or isinstance(value, np.ndarray | np.generic | float | int)):
-            raise ValueError(f"inputs[{index}] is {_phrase(value)}, expected an array, a number or None; "
-                             "anything else belongs into forward: lambda x: forward(x, setting)")
-        array = None if value is None else np.asarray(value)
-        if array is not None and np.issubdtype(array.dtype, np.complexfloating):
-            raise ValueError(f"inputs[{index}] is {describe(array)}, expected real numbers")
-        if array is not None and np.issubdtype(array.dtype, np.floating):
-            slots.append("argument")
-            arguments.append(np.array(array, np.float64))
-        else:
-            slots.append("none" if value is None else "constant")
-            constants.append(value.copy() if isinstance(value, np.ndarray) else value)
-    return tuple(slots), tuple(arguments), tuple(constants)
-
-
-def _fill(slots: Sequence[str], arguments: Sequence[Array], constants: Sequence[Any]) -> list[Any]:
-    """The inputs in the order in which forward takes them."""
-    next_argument, next_constant = iter(arguments), iter(constants)
-    return [next(next_argument) if slot == "argument" else next(next_constant) for slot in slots]
-
-
-def _names(forward: Callable[..., Any], slots: Sequence[str]) -> tuple[str, ...]:
-    """The names that forward gives to its floating inputs, "input 0" and so on where it gives none."""
-    names = [f"input {index}" for index in range(len(slots))]
-    try:
-        parameters = list(inspect.signature(forward).parameters.values())
-    except (TypeError, ValueError):  # a compiled function may not say
-        parameters = []
-    for index, parameter in enumerate(parameters[:len(slots)]):
-        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            break
-        names[index] = parameter.name
-    return tuple(name for name, slot in zip(names, slots, strict=True) if slot == "argument")
-
-
-def _one_for_each(gradients: Sequence[Any], slots: Sequence[str]) -> tuple[Any, ...]:
-    """The gradients of the floating inputs. An input that was given as None may have its place among them, or not."""
-    expected = slots.count("argument")
-    if len(gradients) == expected:
-        return tuple(gradients)
-    with_none = [slot for slot in slots if slot != "constant"]
-    if len(gradients) == len(with_none):
-        for gradient, slot in zip(gradients, with_none, strict=True):
-            if slot == "none" and gradient is not None:
-                raise Fault(f"backward returned {_phrase(gradient)} for an input that was None, expected None")
-        return tuple(gradient for gradient, slot in zip(gradients, with_none, strict=True) if slot == "argument")
-    raise Fault(f"backward returned {len(gradients)} gradients of inputs, expected {expected}: one for each floating input")
-
-
-def _phrase(value: Any) -> str:
-    """What came, in a few words."""
-    if isinstance(value, np.ndarray):
-        return describe(value)
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
-    return "None" if value is None else f"a {type(value).__name__}"
-

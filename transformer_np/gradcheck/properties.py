@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.pair import Fault, Pair, random_cotangents, run_backward, run_forward
+from transformer_np.gradcheck.inputs import Fault
+from transformer_np.gradcheck.outputs import random_cotangents
+from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass
 from transformer_np.gradcheck.precision import RELATIVE_BOUND, relative_error
 from transformer_np.layer import Array, describe
 
@@ -21,12 +23,12 @@ def nothing_is_written_to(pair: Pair, rng: np.random.Generator) -> str:
     """Forward leaves its inputs and weights as they were; backward leaves those, the cotangent, the output and the cache."""
     given = {"forward": (list(pair.arguments), list(pair.constants))}
     before = _snapshot(given)
-    base = run_forward(pair, pair.arguments)
+    base = forward_pass(pair, pair.arguments)
     _compare_snapshots(before, _snapshot(given), pair, "forward")
     cotangents = random_cotangents(base.members, rng)
     left = {"d_output": list(cotangents), "output": base.output, "cache": base.cache, **given}
     before = _snapshot(left)
-    run_backward(pair, cotangents, base.cache)
+    backward_pass(pair, base, cotangents)
     _compare_snapshots(before, _snapshot(left), pair, "backward")
     return "inputs, weights, cotangent, output and cache are as they were"
 
@@ -42,12 +44,12 @@ def float32_stays_float32(pair: Pair, rng: np.random.Generator) -> str:
 def _dtype_stays(pair: Pair, dtype: type, rng: np.random.Generator) -> str:
     """With every argument in one dtype, the output and every gradient have it too."""
     expected = np.dtype(dtype)
-    base = run_forward(pair, [argument.astype(dtype) for argument in pair.arguments])
+    base = forward_pass(pair, [argument.astype(dtype) for argument in pair.arguments])
     for index, member in enumerate(base.members):
         if member.dtype != expected:
             name = "the output" if len(base.members) == 1 else f"floating output {index}"
             raise Fault(f"for {expected} inputs, {name} is {describe(member)}, expected {expected}")
-    gradients = run_backward(pair, random_cotangents(base.members, rng, dtype), base.cache)
+    gradients = backward_pass(pair, base, random_cotangents(base.members, rng, dtype))
     for name, gradient in zip(pair.names, gradients, strict=True):
         if gradient is not None and gradient.dtype != expected:
             raise Fault(f"for {expected} inputs, the gradient of {name} is {describe(gradient)}, expected {expected}")
@@ -58,8 +60,8 @@ def no_warning(pair: Pair, rng: np.random.Generator) -> str:
     """Neither pass warns, in float64 or float32."""
     warned: list[str] = []
     for dtype in (np.float64, np.float32):
-        base = run_forward(pair, [argument.astype(dtype) for argument in pair.arguments], warned=warned)
-        run_backward(pair, random_cotangents(base.members, rng, dtype), base.cache, warned=warned)
+        base = forward_pass(pair, [argument.astype(dtype) for argument in pair.arguments], warned=warned)
+        backward_pass(pair, base, random_cotangents(base.members, rng, dtype), warned=warned)
     if warned:
         raise Fault(warned[0])
     return "none in float64 or float32"
@@ -67,9 +69,9 @@ def no_warning(pair: Pair, rng: np.random.Generator) -> str:
 
 def zero_cotangent_gives_zero(pair: Pair, rng: np.random.Generator) -> str:
     """A loss that does not depend on the output has a gradient of exactly 0."""
-    base = run_forward(pair, pair.arguments)
+    base = forward_pass(pair, pair.arguments)
     zeros = tuple(np.zeros(member.shape) for member in base.members)
-    for name, gradient in zip(pair.names, run_backward(pair, zeros, base.cache), strict=True):
+    for name, gradient in zip(pair.names, backward_pass(pair, base, zeros), strict=True):
         if gradient is not None and not (gradient == 0).all():
             index = np.argwhere(gradient != 0)[0].tolist()
             raise Fault(f"for a cotangent of 0, the gradient of {name} at {index} is {gradient[tuple(index)]:.17g}, expected 0")
@@ -78,11 +80,11 @@ def zero_cotangent_gives_zero(pair: Pair, rng: np.random.Generator) -> str:
 
 def linear_in_the_cotangent(pair: Pair, rng: np.random.Generator) -> str:
     """backward(c + 2 c') = backward(c) + 2 backward(c')."""
-    base = run_forward(pair, pair.arguments)
+    base = forward_pass(pair, pair.arguments)
     first, second = random_cotangents(base.members, rng), random_cotangents(base.members, rng)
-    by_first = run_backward(pair, first, base.cache)
-    by_second = run_backward(pair, second, base.cache)
-    by_both = run_backward(pair, [a + 2 * b for a, b in zip(first, second, strict=True)], base.cache)
+    by_first = backward_pass(pair, base, first)
+    by_second = backward_pass(pair, base, second)
+    by_both = backward_pass(pair, base, [a + 2 * b for a, b in zip(first, second, strict=True)])
     largest = max((float(np.abs(gradient).max(initial=0)) for gradient in by_both if gradient is not None), default=0.0)
     worst = 0.0
     for name, a, b, both in zip(pair.names, by_first, by_second, by_both, strict=True):
@@ -98,38 +100,38 @@ def linear_in_the_cotangent(pair: Pair, rng: np.random.Generator) -> str:
 
 def two_calls_agree(pair: Pair, rng: np.random.Generator) -> str:
     """The same inputs give the same output, and the same cache and cotangent the same gradients, to the last bit."""
-    first = run_forward(pair, pair.arguments)
+    first = forward_pass(pair, pair.arguments)
     cotangents = random_cotangents(first.members, rng)
-    gradients = run_backward(pair, cotangents, first.cache)
-    _require_same(pair, run_backward(pair, cotangents, first.cache), gradients, "in a second backward on the same cache")
-    second = run_forward(pair, pair.arguments)
+    gradients = backward_pass(pair, first, cotangents)
+    _require_same(pair, backward_pass(pair, first, cotangents), gradients, "in a second backward on the same cache")
+    second = forward_pass(pair, pair.arguments)
     if not _same_arrays(first.members, second.members):
         raise Fault("a second forward on the same inputs gives another output: is it random, or is something left behind?")
-    _require_same(pair, run_backward(pair, cotangents, second.cache), gradients, "after a second forward on the same inputs")
+    _require_same(pair, backward_pass(pair, second, cotangents), gradients, "after a second forward on the same inputs")
     return "forward and backward repeat to the last bit"
 
 
 def caches_stand_alone(pair: Pair, rng: np.random.Generator) -> str:
     """Two forwards on different inputs, then the two backwards in either order, give what each gives alone."""
     moved_arguments, moved_constants = _other_inputs(pair, rng)
-    first = run_forward(pair, pair.arguments)
+    first = forward_pass(pair, pair.arguments)
     first_cotangents = random_cotangents(first.members, rng)
-    first_alone = run_backward(pair, first_cotangents, first.cache)
-    second = run_forward(pair, moved_arguments, moved_constants)
+    first_alone = backward_pass(pair, first, first_cotangents)
+    second = forward_pass(pair, moved_arguments, moved_constants)
     second_cotangents = random_cotangents(second.members, rng)
-    second_alone = run_backward(pair, second_cotangents, second.cache)
+    second_alone = backward_pass(pair, second, second_cotangents)
 
-    first = run_forward(pair, pair.arguments)
-    second = run_forward(pair, moved_arguments, moved_constants)
-    first_of_both = run_backward(pair, first_cotangents, first.cache)
-    second_of_both = run_backward(pair, second_cotangents, second.cache)
+    first = forward_pass(pair, pair.arguments)
+    second = forward_pass(pair, moved_arguments, moved_constants)
+    first_of_both = backward_pass(pair, first, first_cotangents)
+    second_of_both = backward_pass(pair, second, second_cotangents)
     _require_same(pair, first_of_both, first_alone, "after a second forward on other inputs")
     _require_same(pair, second_of_both, second_alone, "after the backward of an earlier forward")
 
-    first = run_forward(pair, pair.arguments)
-    second = run_forward(pair, moved_arguments, moved_constants)
-    second_of_both = run_backward(pair, second_cotangents, second.cache)
-    first_of_both = run_backward(pair, first_cotangents, first.cache)
+    first = forward_pass(pair, pair.arguments)
+    second = forward_pass(pair, moved_arguments, moved_constants)
+    second_of_both = backward_pass(pair, second, second_cotangents)
+    first_of_both = backward_pass(pair, first, first_cotangents)
     _require_same(pair, second_of_both, second_alone, "beside the cache of an earlier forward")
     _require_same(pair, first_of_both, first_alone, "after the forward and backward of other inputs")
     return "two forwards, then two backwards in either order, give what each gives alone"
@@ -166,7 +168,8 @@ def _same_arrays(first: Sequence[Array], second: Sequence[Array]) -> bool:
 
 def _require_same(pair: Pair, got: Gradients, expected: Gradients, when: str) -> None:
     for name, a, b in zip(pair.names, got, expected, strict=True):
-        if (a is None) != (b is None) or (a is not None and not np.array_equal(a, b, equal_nan=True)):
+        same = a is b if a is None or b is None else np.array_equal(a, b, equal_nan=True)
+        if not same:
             raise Fault(f"the gradient of {name} differs {when}")
 
 

@@ -1,0 +1,33 @@
+"""Check every pair and layer of the project with its examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from transformer_np.errors import InputError
+from transformer_np.gradcheck.discovery import PACKAGES, discover, subject_name
+from transformer_np.gradcheck.report import Check, Report
+
+
+def check_everything(*, only: str | None = None, seed: int = 0, packages: tuple[str, ...] = PACKAGES) -> Iterator[Report]:
+    """One report for each example, as soon as it is there, and a failed one for what has no example or cannot be imported.
+
+    only: the name of one pair or layer.   packages: where to look; those that are not installed are left out.
+    Raises InputError if nothing has the name `only`.
+    """
+    found = discover(packages, seed)
+    subjects = {subject: examples for subject, examples in found.subjects.items() if only in (None, subject_name(subject))}
+    if only is not None and not subjects:
+        known = ", ".join(sorted({subject_name(subject) for subject in found.subjects}))
+        broken = f" (could not import {', '.join(found.broken)})" if found.broken else ""
+        raise InputError(f"--only {only}: no pair or layer has that name{broken}; expected one of {known}")
+    if only is None:
+        for module, reason in found.broken.items():
+            yield Report(module, (Check("can be imported", False, reason),))
+    for subject, examples in subjects.items():
+        if not examples:
+            package, _, module = subject.__module__.partition(".")
+            says = f"{package}/gradcheck_examples.py has none for {subject_name(subject)} of {module}.py: write one"
+            yield Report(subject_name(subject), (Check("has an example", False, says),))
+        for example in examples:
+            yield example.check(seed)
