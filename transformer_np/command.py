@@ -3,7 +3,8 @@
     def main(argv=None) -> int:
         return run("transformer-np", lambda: dispatch(build_parser().parse_args(argv)))
 
-Exit status: 0 done; 2 what the user gave cannot be used; 130 interrupted with Ctrl-C, as shells report it.
+Exit status: 0 done; 2 what the user gave cannot be used; 130 interrupted with Ctrl-C and 141 nobody reads on, as shells
+report them.
 """
 
 from __future__ import annotations
@@ -28,16 +29,19 @@ def run(program: str, command: Callable[[], None]) -> int:
         one_line = " ".join(str(error).split())
         print(f"{program}: error: {one_line}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # the reader has left (`... | head`): what Python still holds for stdout goes nowhere, instead of failing at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
     except MemoryError as error:
         print(f"{program}: error: not enough memory: {error}; choose smaller sizes", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
         print(f"{program}: {interruption}" if str(interruption) else f"{program}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # the reader has left (`... | head`): what Python still holds for stdout goes nowhere, instead of failing at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     return 0
 
 

@@ -131,14 +131,18 @@ def load(layer: AnyLayer, path: str | PathLike[str]) -> AnyLayer:
 
     Raises FileNotFoundError, or ValueError if the file is not an .npz or its names or shapes are not those of `layer`.
     """
+    return with_arrays(layer, read_arrays(path), source=str(path))
+
+
+def read_arrays(path: str | PathLike[str]) -> dict[str, Array]:
+    """The arrays of an .npz file. Raises FileNotFoundError, or ValueError if the file is damaged or not an .npz."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:  # NumPy leaves a damaged file open
+            return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile, zlib, pickle and NumPy each have their own way to say "damaged"
-        raise ValueError(f"load: {path} is not a readable .npz file ({error})") from error
-    return with_arrays(layer, stored, source=str(path))
+        raise ValueError(f"{path}: damaged, or not an .npz file ({error})") from error
 
 
 def with_arrays(layer: AnyLayer, arrays: dict[str, Array], *, source: str = "arrays") -> AnyLayer:

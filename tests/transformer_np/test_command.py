@@ -18,6 +18,7 @@ def raiser(error):
 
 @pytest.mark.parametrize(("error", "status", "line"), [
     (InputError("text: got\nnothing, expected more"), 2, "prog: error: text: got nothing, expected more\n"),
+    (PermissionError(13, "Permission denied", "/x"), 2, "prog: error: [Errno 13] Permission denied: '/x'\n"),
     (MemoryError("8 TiB"), 2, "prog: error: not enough memory: 8 TiB; choose smaller sizes\n"),
     (KeyboardInterrupt(), 130, "prog: interrupted\n"),
     (KeyboardInterrupt("checkpoint written at step 7"), 130, "prog: checkpoint written at step 7\n"),

@@ -1,7 +1,7 @@
 """Checkpoints: a training run in one .npz file, from which it goes on to the same numbers, bit for bit.
 
 The file holds the arrays of the `TrainingState` under their dotted names (`model.blocks.0...`, `optimizer.mean...`) and one
-entry more, `about.json`: the step, the state of the random generator, the history, and the configuration of the run.
+entry more, `about.json`: the step, the state of the random generator, the history, the settings and the vocabulary.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import numpy as np
 
 from transformer_np.errors import InputError
 from transformer_np.files import write_whole
-from transformer_np.layer import Array, named_arrays, with_arrays
+from transformer_np.layer import Array, named_arrays, read_arrays, with_arrays
 from transformer_np.training.loop import TrainingState
 
 ABOUT = "about.json"
 FORMAT = "transformer-np checkpoint 1"
 
 
-def write_checkpoint(path: str | PathLike[str], state: TrainingState, configuration: dict[str, Any]) -> None:
-    """Write `state` whole or not at all. configuration: what was chosen for this run, as JSON can hold it."""
-    about = {"format": FORMAT, "configuration": configuration, "step": state.step, "rng": state.rng,
+def write_checkpoint(path: str | PathLike[str], state: TrainingState, settings: dict[str, Any], characters: str) -> None:
+    """Write `state` whole or not at all. settings: what was chosen for this run, as JSON can hold it.   characters: those of
+    the vocabulary. Raises InputError if the file cannot be written."""
+    about = {"format": FORMAT, "settings": settings, "characters": characters, "step": state.step, "rng": state.rng,
              "summed_loss": state.summed_loss, "history": state.history}
     text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     try:
@@ -37,12 +38,11 @@ def write_checkpoint(path: str | PathLike[str], state: TrainingState, configurat
 def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
     """What `about.json` holds, and the arrays. Raises InputError if the file is missing, damaged, or not a checkpoint."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path)
     except FileNotFoundError:
         raise InputError(f"checkpoint {path}: there is no such file") from None
-    except Exception as error:  # zipfile, zlib, pickle and NumPy each have their own way to say "damaged"
-        raise InputError(f"checkpoint {path}: damaged, or not an .npz file ({error})") from None
+    except ValueError as error:
+        raise InputError(f"checkpoint {error}") from None
     if ABOUT not in arrays:
         raise InputError(f"checkpoint {path}: an .npz file, but not a checkpoint of this program: it has no {ABOUT}")
     try:
@@ -55,15 +55,15 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str
     return about, arrays
 
 
-def resume(path: str | PathLike[str], fresh: TrainingState, configuration: dict[str, Any]) -> TrainingState:
-    """The state in the file. `fresh`, a state at step 0 of the same configuration, gives the structure.
+def resume(path: str | PathLike[str], fresh: TrainingState, settings: dict[str, Any]) -> TrainingState:
+    """The state in the file. `fresh`, a state at step 0 of the same settings, gives the structure.
 
-    Raises InputError if the file cannot be read, or names the settings in which its configuration is another.
+    Raises InputError if the file cannot be read, or if its settings are others, which are named.
     """
     about, arrays = read_checkpoint(path)
-    theirs = about["configuration"]
-    differing = [f"{name} was {theirs.get(name)!r}, now {configuration.get(name)!r}"
-                 for name in sorted({*theirs, *configuration}) if theirs.get(name) != configuration.get(name)]
+    theirs = about["settings"]
+    differing = [f"{name} was {theirs.get(name)}, now {settings.get(name)}"
+                 for name in {**theirs, **settings} if theirs.get(name) != settings.get(name)]
     if differing:
         raise InputError(f"checkpoint {path}: is of a run with other settings: {'; '.join(differing)}")
     try:
