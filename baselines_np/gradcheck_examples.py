@@ -7,7 +7,6 @@ among the lengths are 0, 1, T and one between.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from baselines_np.gru import (
     gru_step_backward,
     gru_step_forward,
 )
-from baselines_np.lstm import LSTM, LSTMCache, lstm_backward, lstm_forward, lstm_step_backward, lstm_step_forward
+from baselines_np.lstm import LSTM, lstm_backward, lstm_forward, lstm_step_backward, lstm_step_forward
 from baselines_np.models.recurrent import RecurrentLanguageModel
 from baselines_np.models.tcn import (
     CausalConvolution,
@@ -33,7 +32,7 @@ from baselines_np.models.tcn import (
 from baselines_np.rnn import RNN, rnn_backward, rnn_forward, rnn_step_backward, rnn_step_forward
 from baselines_np.weight_norm import weight_norm_backward, weight_norm_forward
 from transformer_np.gradcheck import Example, layer_example, pair_example, with_random_weights
-from transformer_np.layer import Array, Layer
+from transformer_np.layer import Array
 
 B, T, D_IN, D = 4, 5, 3, 2
 LENGTHS = np.array([0, 1, 5, 3])
@@ -73,25 +72,8 @@ def lstm(rng: np.random.Generator) -> Iterator[Example]:
     yield pair_example(lstm_step_forward, lstm_step_backward, rng.standard_normal((B, 4 * D)), h, c, layer.weight_h)
     yield pair_example(lstm_forward, lstm_backward, x, *weights, h, c)
     yield pair_example(lstm_forward, lstm_backward, x, *weights, h, c, case="lengths", lengths=LENGTHS)
-    flat = layer_example(_FlatLSTM(layer), x, h, c, LENGTHS)
-    yield replace(flat, subject=LSTM, name="LSTM")
-
-
-@dataclass(repr=False, eq=False)
-class _FlatLSTM(Layer):
-    """An LSTM whose state is two arguments and two outputs: the checker takes arrays, not pairs of arrays."""
-
-    lstm: LSTM
-
-    def forward(self, x: Array, h: Array, c: Array, lengths: Array) -> tuple[tuple[Array, Array, Array], LSTMCache]:
-        (y, (h, c)), cache = self.lstm.forward(x, (h, c), lengths)
-        return (y, h, c), cache
-
-    def backward(self, d_output: tuple[Array, Array, Array], cache: LSTMCache) -> tuple[Array, Array, Array, Layer]:
-        d_y, d_h, d_c = d_output
-        d_x, d_state, d_lstm = self.lstm.backward((d_y, (d_h, d_c)), cache)
-        assert d_state is not None  # it was given
-        return d_x, *d_state, replace(self, lstm=d_lstm)
+    yield layer_example(layer, x, (h, c), LENGTHS)
+    yield layer_example(layer, x, None, LENGTHS, case="no state")
 
 
 def convolution_1d(rng: np.random.Generator) -> Iterator[Example]:
