@@ -158,6 +158,7 @@ class MultiHeadAttention(Layer):
                 rng: np.random.Generator | None = None) -> tuple[Array, MultiHeadAttentionCache]:
         """x: [B, T, D], where queries come from.   memory: [B, S, D], where keys and values come from (x for self-attention).
         mask: boolean, broadcastable to [B, H, T, S], True = may attend.   rng: draws dropout; None means none.
+        Memory that is masked for every query has no influence, if it is finite: the projections' gradients are sums over it.
         Returns y: [B, T, D]; `cache.weights` is [B, H, T, S]. Raises ValueError if shapes do not fit."""
         if x.ndim != 3 or memory.ndim != 3 or x.shape[0] != memory.shape[0]:
             raise ValueError(f"MultiHeadAttention: x {list(x.shape)}, memory {list(memory.shape)}, expected [B, T, D], [B, S, D]")
