@@ -11,7 +11,7 @@ from transformer_np.gradcheck.complex_step import derivatives_along, gradient_by
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.outputs import random_cotangents
 from transformer_np.gradcheck.pair import Outcome, Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer
-from transformer_np.gradcheck.precision import RELATIVE_BOUND, relative_error
+from transformer_np.gradcheck.precision import RELATIVE_BOUND, gradient_scale, relative_error
 from transformer_np.gradcheck.properties import PROPERTIES
 from transformer_np.gradcheck.report import Check, Report
 from transformer_np.layer import Array, Layer
@@ -107,11 +107,11 @@ def _check_values(pair: Pair, base: Outcome, cotangents: Sequence[Array], gradie
                 numeric.append(derivatives_along(pair, which, directions, cotangents, base))
     except Fault as fault:
         return [Check(f"gradient of {name}", False, str(fault), argument=name) for name in pair.names]
-    largest = max((float(np.abs(array).max(initial=0)) for array in numeric), default=0.0)
+    scale = gradient_scale(numeric, base.members, cotangents, pair.arguments)
     checks = []
     for name, gradient, a, n in zip(pair.names, gradients, analytic, numeric, strict=True):
         size = np.abs(n) if by_elements else np.full(n.shape, np.abs(n).max(initial=0))
-        error = relative_error(a, n, size, largest)
+        error = relative_error(a, n, size, scale)
         checks.append(_verdict(name, gradient is None, by_elements, a, n, error))
     return checks
 
@@ -129,5 +129,5 @@ def _verdict(name: str, absent: bool, by_elements: bool, analytic: Array, numeri
     given = "backward gives None, which stands for 0, there" if absent else f"analytic {analytic[index]:.17g}"
     says = f"relative error {figure:.1e}, bound {RELATIVE_BOUND:.0e}; {method}"
     if figure > RELATIVE_BOUND:
-        says += f"; worst at {place}: {given}, numeric {numeric[index]:.17g}; {(error > RELATIVE_BOUND).sum()} are wrong"
+        says += f"; worst at {place}: {given}, numeric {numeric[index]:.17g}; wrong: {(error > RELATIVE_BOUND).sum()}"
     return Check(what, figure <= RELATIVE_BOUND, says, figure, RELATIVE_BOUND, name)

@@ -27,7 +27,7 @@ import numpy as np
 
 from transformer_np.gradcheck.check import check_gradients, check_layer
 from transformer_np.gradcheck.report import Report
-from transformer_np.layer import Array, Layer, map_arrays
+from transformer_np.layer import Array, Layer, map_arrays, named_arrays
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,15 @@ def pair_example(forward: Callable[..., Any], backward: Callable[..., Any], *inp
 
 
 def layer_example(layer: Layer, *inputs: Any, case: str = "", rng_seed: int | None = None, **settings: Any) -> Example:
-    """Check `layer.forward(*inputs, **settings)` against `layer.backward`. `case` and `rng_seed` as for `pair_example`."""
+    """Check `layer.forward(*inputs, **settings)` against `layer.backward`. `case` and `rng_seed` as for `pair_example`.
+
+    Raises ValueError for a weight that is the same number everywhere, as `create` leaves gains and biases: it would flatter.
+    """
     name = _with_case(type(layer).__name__, case)
+    for weight, array in named_arrays(layer).items():
+        if array.size > 1 and (array == array.flat[0]).all():
+            raise ValueError(f"{name}: {weight} is {array.flat[0]} everywhere, expected random weights: "
+                             "with_random_weights(layer, rng)")
 
     def check(seed: int) -> Report:
         return check_layer(layer, inputs, seed=seed, rng_seed=rng_seed, name=name, **settings)

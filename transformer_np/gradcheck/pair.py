@@ -63,11 +63,10 @@ def pair_of_layer(layer: Layer, inputs: Sequence[Any], forward: Callable[..., An
         if not _is_pair(result):
             return result
         output, cache = result
-        return output, (called, cache)
+        return output, {"layer": called, "own": cache}
 
-    def call_backward(d_output: Any, called_and_cache: Any) -> tuple[Any, ...]:
-        called, cache = called_and_cache
-        returned = _several(called.backward(d_output, cache))
+    def call_backward(d_output: Any, cache: Any) -> tuple[Any, ...]:
+        returned = _several(cache["layer"].backward(d_output, cache["own"]))
         if not returned or type(returned[-1]) is not type(layer):
             last = phrase(returned[-1]) if returned else "missing"
             raise Fault(f"the last gradient is {last}, expected a {type(layer).__name__}: "
@@ -107,7 +106,7 @@ def forward_pass(pair: Pair, arguments: Sequence[Array], constants: Sequence[Any
     result, caught = _call("forward", dtype, pair.forward, arguments, pair.constants if constants is None else constants)
     if any(issubclass(warning.category, np.exceptions.ComplexWarning) for warning in caught):
         raise Fault("forward casts complex numbers to real ones, so the complex step cannot measure it: "
-                    "give what it allocates the dtype of its inputs")
+                    "keep float() away, and give what it allocates the dtype of its inputs")
     if warned is not None:
         warned += [f"forward warns for {dtype} inputs: {warning.category.__name__}: {warning.message}" for warning in caught]
     if not _is_pair(result):

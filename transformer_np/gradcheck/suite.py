@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from transformer_np.errors import InputError
 from transformer_np.gradcheck.discovery import PACKAGES, discover, subject_name
+from transformer_np.gradcheck.examples import Example
 from transformer_np.gradcheck.report import Check, Report
 
 
@@ -21,9 +23,12 @@ def check_everything(*, only: str | None = None, seed: int = 0, packages: tuple[
         known = ", ".join(sorted({subject_name(subject) for subject in found.subjects}))
         broken = f" (could not import {', '.join(found.broken)})" if found.broken else ""
         raise InputError(f"--only {only}: no pair or layer has that name{broken}; expected one of {known}")
-    if only is None:
-        for module, reason in found.broken.items():
-            yield Report(module, (Check("can be imported", False, reason),))
+    return _reports(subjects, found.broken if only is None else {}, seed)
+
+
+def _reports(subjects: dict[Any, list[Example]], broken: dict[str, str], seed: int) -> Iterator[Report]:
+    for module, reason in broken.items():
+        yield Report(module, (Check("can be imported", False, reason),))
     for subject, examples in subjects.items():
         if not examples:
             package, _, module = subject.__module__.partition(".")

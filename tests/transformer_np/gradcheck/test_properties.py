@@ -1,0 +1,247 @@
+"""Each property of a right pair is broken once, by a pair that is right otherwise, and caught by the check of that name."""
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from transformer_np.gradcheck import check_gradients, check_layer
+from transformer_np.layer import Layer
+
+X = np.random.default_rng(5).standard_normal((2, 3, 5))
+GAIN = np.random.default_rng(6).standard_normal(5)
+
+
+def forward(x, gain):
+    return x * x * gain, SimpleNamespace(x=x, gain=gain)
+
+
+def backward(d_y, cache):
+    return 2 * d_y * cache.x * cache.gain, (d_y * cache.x * cache.x).sum(axis=(0, 1))
+
+
+def failures(forward, backward, *inputs):
+    """The names of the checks that fail, with what they say."""
+    report = check_gradients(forward, backward, inputs or (X, GAIN))
+    return {check.name: check.says for check in report.checks if not check.ok}
+
+
+def test_the_pair_is_right_otherwise():
+    assert failures(forward, backward) == {}
+
+
+# ---------------------------------------------------------------------------------------------------- nothing is written to
+
+def test_forward_that_changes_an_input():
+    def in_place(x, gain):
+        y, cache = forward(x.copy(), gain)
+        x *= 2
+        return y, cache
+
+    assert failures(in_place, backward)["nothing is written to"] == "forward changed input x"
+
+
+def test_forward_that_changes_an_input_only_the_first_time():
+    """A clip in place has nothing to do in a second call: the check starts from untouched inputs."""
+    def clipping(x, gain):
+        x[x.real < 0] = 0
+        return forward(x, gain)
+
+    assert failures(clipping, backward)["nothing is written to"] == "forward changed input x"
+
+
+def test_forward_that_changes_an_integer_input():
+    def in_place(x, gain, ids):
+        ids += 1
+        return forward(x, gain)
+
+    assert failures(in_place, backward, X, GAIN, np.arange(3)) == {"nothing is written to": "forward changed constant input 0"}
+
+
+def test_the_arrays_of_the_caller_stay_as_they_are():
+    x, gain = X.copy(), GAIN.copy()
+
+    def in_place(x, gain):
+        x *= 2
+        return forward(x, gain)
+
+    check_gradients(in_place, backward, [x, gain])
+    assert (x == X).all() and (gain == GAIN).all()
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda d_y, cache: np.multiply(d_y, 2, out=d_y), "backward changed d_output.0"),
+    (lambda d_y, cache: np.multiply(cache.x, 2, out=cache.x), "backward changed cache.x"),
+    (lambda d_y, cache: np.multiply(cache.gain, 2, out=cache.gain), "backward changed cache.gain"),
+    (lambda d_y, cache: cache.__dict__.pop("x"), "backward changed cache.x"),
+], ids=["cotangent", "cached input", "cached weight", "cache"])
+def test_backward_that_changes_what_it_was_given(damage, message):
+    def in_place(d_y, cache):
+        gradients = backward(d_y.copy(), cache)
+        damage(d_y, cache)
+        return gradients
+
+    assert failures(lambda x, gain: forward(x.copy(), gain.copy()), in_place)["nothing is written to"] == message
+
+
+@dataclass(repr=False, eq=False)
+class Gain(Layer):
+    gain: np.ndarray
+
+    def forward(self, x):
+        return forward(x, self.gain)
+
+    def backward(self, d_y, cache):
+        d_x, d_gain = backward(d_y, cache)
+        return d_x, replace(self, gain=d_gain)
+
+
+def test_a_layer_that_changes_its_weights():
+    class Learning(Gain):
+        def backward(self, d_y, cache):
+            d_x, d = super().backward(d_y, cache)
+            self.gain -= 0.1 * d.gain
+            return d_x, d
+
+    assert check_layer(Gain(GAIN), [X]).ok
+    layer = Learning(GAIN.copy())
+    report = check_layer(layer, [X])
+    assert report.check("nothing is written to").says == "backward changed weight gain"
+    assert (layer.gain == GAIN).all()
+
+
+# ---------------------------------------------------------------------------------------------------- dtypes
+
+def test_forward_that_promotes():
+    scale = np.sqrt(np.float64(2))
+    assert failures(lambda x: (x * scale, None), lambda d_y, cache: d_y * float(scale), X.astype(np.float32)) == {
+        "float32 stays float32": "for float32 inputs, the output is float64[2, 3, 5], expected float32"}
+
+
+def test_backward_that_promotes():
+    def promoting(d_y, cache):
+        d_x, d_gain = backward(d_y, cache)
+        return d_x, d_gain.astype(np.float64)
+
+    assert failures(forward, promoting) == {
+        "float32 stays float32": "for float32 inputs, the gradient of gain is float64[5], expected float32"}
+
+
+def test_backward_that_rounds_to_float32():
+    def rounding(d_y, cache):
+        d_x, d_gain = backward(d_y, cache)
+        return d_x.astype(np.float32), d_gain
+
+    found = failures(forward, rounding)
+    assert found["float64 stays float64"] == "for float64 inputs, the gradient of x is float32[2, 3, 5], expected float64"
+    assert "gradient of x" in found
+
+
+# ---------------------------------------------------------------------------------------------------- warnings
+
+def test_a_pass_that_warns():
+    def logarithm(x, gain):
+        np.log(np.zeros(1))
+        return forward(x, gain)
+
+    def overflow(d_y, cache):
+        np.exp(np.full(1, 200.0, d_y.dtype))
+        return backward(d_y, cache)
+
+    assert failures(logarithm, backward) == {
+        "no warning": "forward warns for float64 inputs: RuntimeWarning: divide by zero encountered in log"}
+    assert failures(forward, overflow) == {
+        "no warning": "backward warns for float32 inputs: RuntimeWarning: overflow encountered in exp"}
+
+
+# ---------------------------------------------------------------------------------------------------- the cotangent
+
+def test_backward_that_is_not_zero_for_a_zero_cotangent():
+    found = failures(forward, lambda d_y, cache: tuple(gradient + 1e-30 for gradient in backward(d_y, cache)))
+    assert found == {"zero cotangent gives zero":
+                     "for a cotangent of 0, the gradient of x at [0, 0, 0] is 1.0000000000000001e-30, expected 0"}
+
+
+def test_backward_that_is_not_linear():
+    found = failures(forward, lambda d_y, cache: backward(np.clip(d_y, -2.5, 2.5), cache))
+    assert "backward(c + 2 c') is not backward(c) + 2 backward(c') for x" in found["linear in the cotangent"]
+
+
+# ---------------------------------------------------------------------------------------------------- repetition
+
+def test_forward_that_is_random():
+    rng = np.random.default_rng(0)
+    found = failures(lambda x, gain: forward(x * (rng.random(x.shape) < 0.5), gain), backward)
+    assert "a second forward on the same inputs gives another output" in found["two calls agree"]
+
+
+def test_backward_that_accumulates():
+    total = np.zeros(5)
+
+    def accumulating(d_y, cache):
+        nonlocal total
+        d_x, d_gain = backward(d_y, cache)
+        total = total + d_gain
+        return d_x, total
+
+    assert failures(forward, accumulating)["two calls agree"] == (
+        "the gradient of gain differs in a second backward on the same cache")
+
+
+def test_backward_that_returns_the_same_buffer_every_time():
+    buffer = np.zeros(X.shape)
+
+    def reusing(d_y, cache):
+        d_x, d_gain = backward(d_y, cache)
+        buffer[...] = d_x
+        return buffer, d_gain
+
+    found = failures(forward, reusing)
+    assert "gradient of x" not in found and "two calls agree" not in found
+    assert "the gradient of x differs when two forwards run before their two backwards" in found["caches stand alone"]
+
+
+def test_a_cache_that_the_next_forward_overwrites():
+    latest = SimpleNamespace()
+
+    def stale_forward(x, gain):
+        latest.x, latest.gain = x, gain
+        return x * x * gain, None
+
+    found = failures(stale_forward, lambda d_y, cache: backward(d_y, latest))
+    assert "differs when two forwards run before their two backwards" in found["caches stand alone"]
+
+
+def test_a_layer_that_keeps_its_cache():
+    """As a Dropout does that serves two sublayers and remembers one mask."""
+    class Remembering(Gain):
+        def forward(self, x):
+            y, self.cache = forward(x, self.gain)
+            return y, None
+
+        def backward(self, d_y, cache):
+            return super().backward(d_y, self.cache)
+
+    report = check_layer(Remembering(GAIN), [X])
+    assert not report.check("caches stand alone").ok
+    assert report.check("two calls agree").ok
+
+
+def test_a_token_layer_that_keeps_its_cache():
+    """Without floating inputs, the tokens of the second forward change places."""
+    @dataclass(repr=False, eq=False)
+    class Table(Layer):
+        weight: np.ndarray
+
+        def forward(self, ids):
+            self.ids = ids
+            return self.weight[ids], None
+
+        def backward(self, d_y, cache):
+            d_weight = np.zeros_like(d_y, shape=self.weight.shape)
+            np.add.at(d_weight, self.ids, d_y)
+            return replace(self, weight=d_weight)
+
+    report = check_layer(Table(X[0]), [np.array([0, 2, 2, 1])])
+    assert [check.name for check in report.checks if not check.ok] == ["caches stand alone"]
