@@ -14,8 +14,8 @@ import numpy as np
 
 from transformer_np.layer import Array
 
-# The complex step is good to about 1e-15, and what a backward pass loses by rounding stays below 1e-12 in the examples of this
-# project. A forgotten eps of 1e-5, among the smallest faults known from public code, is seen as 1e-5.
+# The complex step is good to about 1e-15, and what a backward pass loses by rounding stayed below 3e-12 in the examples of this
+# project under 14 seeds. A forgotten eps of 1e-5, among the smallest faults known from public code, is seen as 1e-5.
 RELATIVE_BOUND = 1e-11
 
 # So much of the largest of all gradients is taken for the rounding of numbers that cancelled.
