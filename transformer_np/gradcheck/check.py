@@ -7,17 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.complex_step import derivatives_along, gradient_by_elements, random_directions
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.outputs import random_cotangents
-from transformer_np.gradcheck.pair import Outcome, Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer
-from transformer_np.gradcheck.precision import RELATIVE_BOUND, gradient_scale, relative_error
+from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer
 from transformer_np.gradcheck.properties import PROPERTIES
 from transformer_np.gradcheck.report import Check, Report
-from transformer_np.layer import Array, Layer
-
-# Up to so many forwards, every element is measured; beyond, each argument is measured along random directions.
-MAX_FORWARDS = 4000
+from transformer_np.gradcheck.values import check_values
+from transformer_np.layer import Layer
 
 
 def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
@@ -75,7 +71,7 @@ def _report(fresh: Callable[[], Pair], name: str, seed: int) -> Report:
         gradients = backward_pass(pair, base, cotangents)
     except Fault as fault:
         return Report(name, (Check("forward and backward run", False, str(fault)),))
-    checks = _check_values(pair, base, cotangents, gradients, rng)
+    checks = check_values(pair, base, cotangents, gradients, rng)
     for question, answer in PROPERTIES.items():
         checks.append(_ask(question, answer, fresh(), rng))
     return Report(name, tuple(checks))
@@ -86,48 +82,3 @@ def _ask(question: str, answer: Callable[[Pair, np.random.Generator], str], pair
         return Check(question, True, answer(pair, rng))
     except Fault as fault:
         return Check(question, False, str(fault))
-
-
-def _check_values(pair: Pair, base: Outcome, cotangents: Sequence[Array], gradients: Sequence[Array | None],
-                  rng: np.random.Generator) -> list[Check]:
-    """One check for each argument: its gradient against the complex step."""
-    by_elements = sum(argument.size for argument in pair.arguments) <= MAX_FORWARDS
-    analytic: list[Array] = []
-    numeric: list[Array] = []
-    try:
-        for which, argument in enumerate(pair.arguments):
-            gradient = gradients[which]
-            known = np.zeros(argument.shape) if gradient is None else gradient
-            if by_elements:
-                analytic.append(known)
-                numeric.append(gradient_by_elements(pair, which, cotangents, base))
-            else:
-                directions = random_directions(argument.shape, rng)
-                analytic.append((directions * known).reshape(len(directions), -1).sum(axis=1))
-                numeric.append(derivatives_along(pair, which, directions, cotangents, base))
-    except Fault as fault:
-        return [Check(f"gradient of {name}", False, str(fault), argument=name) for name in pair.names]
-    scale = gradient_scale(numeric, base.members, cotangents, pair.arguments)
-    checks = []
-    for name, gradient, a, n in zip(pair.names, gradients, analytic, numeric, strict=True):
-        size = np.abs(n) if by_elements else np.full(n.shape, np.abs(n).max(initial=0))
-        error = relative_error(a, n, size, scale)
-        checks.append(_verdict(name, gradient is None, by_elements, a, n, error))
-    return checks
-
-
-def _verdict(name: str, absent: bool, by_elements: bool, analytic: Array, numeric: Array, error: Array) -> Check:
-    what = f"gradient of {name}"
-    if error.size == 0:
-        return Check(what, True, "has no elements", 0.0, RELATIVE_BOUND, name)
-    index = tuple(int(i) for i in np.unravel_index(error.argmax(), error.shape))
-    figure = float(error[index])
-    if by_elements:
-        method, place = f"complex step at each of {error.size} elements", f"element {list(index)}"
-    else:
-        method, place = f"complex step along {error.size} random directions (too large for each element)", f"direction {index[0]}"
-    given = "backward gives None, which stands for 0, there" if absent else f"analytic {analytic[index]:.17g}"
-    says = f"relative error {figure:.1e}, bound {RELATIVE_BOUND:.0e}; {method}"
-    if figure > RELATIVE_BOUND:
-        says += f"; worst at {place}: {given}, numeric {numeric[index]:.17g}; wrong: {(error > RELATIVE_BOUND).sum()}"
-    return Check(what, figure <= RELATIVE_BOUND, says, figure, RELATIVE_BOUND, name)

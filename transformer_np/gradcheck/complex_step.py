@@ -10,7 +10,9 @@ Squire and Trapp 1998, "Using complex variables to estimate derivatives of real 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,27 +24,43 @@ STEP = 1e-20
 NUM_DIRECTIONS = 8
 
 
-def gradient_by_elements(pair: Pair, which: int, cotangents: Sequence[Array], base: Outcome) -> Array:
-    """Gradient of sum(cotangent * output) with respect to argument `which`: one forward for each of its elements."""
+@dataclass(frozen=True)
+class Measurement:
+    """A gradient as backward gives it beside what was measured, at so many places."""
+
+    analytic: Array
+    numeric: Array
+    size: Array      # of what is compared, which a relative error is relative to
+    place: str       # "element" or "direction": what an index of these arrays means
+    method: str      # how it was measured, for the report
+
+
+def measure_elements(pair: Pair, which: int, gradient: Array, cotangents: Sequence[Array], base: Outcome) -> Measurement:
+    """Derivatives of sum(cotangent * output) by every element of argument `which`: one forward each."""
     argument = pair.arguments[which]
-    gradient = np.empty(argument.shape)
+    numeric = np.empty(argument.shape)
     for index in np.ndindex(argument.shape):
         direction = np.zeros(argument.shape)
         direction[index] = 1
-        gradient[index] = _derivative(pair, which, direction, cotangents, base)
-    return gradient
+        numeric[index] = _derivative(pair, which, direction, cotangents, base)
+    method = f"complex step at each of {argument.size} elements"
+    return Measurement(gradient, numeric, np.abs(numeric), "element", method)
 
 
-def random_directions(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """[NUM_DIRECTIONS, *shape], of +1 and -1 over the root of the size: a derivative along one is about as large as the
-    gradient's typical element, and every element has its part in it."""
-    signs = rng.choice([-1.0, 1.0], size=(NUM_DIRECTIONS, *shape))
-    return signs / np.sqrt(signs[0].size)
+def measure_directions(pair: Pair, which: int, gradient: Array, cotangents: Sequence[Array], base: Outcome,
+                       rng: np.random.Generator) -> Measurement:
+    """Derivatives of sum(cotangent * output) when argument `which` moves along random directions: one forward each.
 
-
-def derivatives_along(pair: Pair, which: int, directions: Array, cotangents: Sequence[Array], base: Outcome) -> Array:
-    """Derivatives of sum(cotangent * output) when argument `which` moves along each direction: one forward each."""
-    return np.array([_derivative(pair, which, direction, cotangents, base) for direction in directions])
+    A direction is +1 and -1 over the root of the size: every element has its part in every derivative, and a derivative is
+    about as large as the gradient's typical element.
+    """
+    argument = pair.arguments[which]
+    directions = rng.choice([-1.0, 1.0], size=(NUM_DIRECTIONS, *argument.shape)) / math.sqrt(max(argument.size, 1))
+    analytic = np.array([(direction * gradient).sum() for direction in directions])
+    numeric = np.array([_derivative(pair, which, direction, cotangents, base) for direction in directions])
+    size = np.full(NUM_DIRECTIONS, np.abs(numeric).max())
+    method = f"complex step along {NUM_DIRECTIONS} random directions (too large for each of {argument.size} elements)"
+    return Measurement(analytic, numeric, size, "direction", method)
 
 
 def _derivative(pair: Pair, which: int, direction: Array, cotangents: Sequence[Array], base: Outcome) -> float:
