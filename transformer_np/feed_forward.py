@@ -47,12 +47,14 @@ class FeedForward(Layer):
     contract: Linear         # [F, D]
     activation: str          # "relu", "gelu" or "gelu_tanh"
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for an unknown activation."""
+        if self.activation not in FORWARD:
+            raise ValueError(f"FeedForward: activation {self.activation!r}, expected one of {', '.join(FORWARD)}")
+
     @classmethod
     def create(cls, d_model: int, d_hidden: int, *, activation: str = "relu", rng: np.random.Generator, bias: bool = True,
                std: float | None = None, output_std: float | None = None, dtype: type = np.float32) -> FeedForward:
-        """Raises ValueError for an unknown activation."""
-        if activation not in FORWARD:
-            raise ValueError(f"FeedForward: activation {activation!r}, expected one of {', '.join(FORWARD)}")
         expand = Linear.create(d_model, d_hidden, rng=rng, bias=bias, std=std, dtype=dtype)
         output_std = std if output_std is None else output_std
         contract = Linear.create(d_hidden, d_model, rng=rng, bias=bias, std=output_std, dtype=dtype)

@@ -113,10 +113,13 @@ def multi_head_attention_from_pytorch(state: State, *, num_heads: int, dropout: 
 
 
 def multi_head_attention_to_pytorch(layer: MultiHeadAttention, *, prefix: str = "") -> dict[str, Array]:
-    """To `nn.MultiheadAttention`."""
+    """To `nn.MultiheadAttention`. Raises ValueError if some projections have a bias and some have not."""
     parts = [layer.query, layer.key, layer.value]
-    state = {prefix + "in_proj_weight": np.concatenate([part.weight.T for part in parts])}  # [3 D, D]
     biases = [part.bias for part in parts if part.bias is not None]
+    if len(biases) not in (0, 3) or bool(biases) != (layer.output.bias is not None):
+        raise ValueError(f"{len(biases)} of query, key and value have a bias, and output has "
+                         f"{'none' if layer.output.bias is None else 'one'}, expected one for all or for none")
+    state = {prefix + "in_proj_weight": np.concatenate([part.weight.T for part in parts])}  # [3 D, D]
     if biases:
         state[prefix + "in_proj_bias"] = np.concatenate(biases)                 # [3 D]
     return {**state, **linear_to_pytorch(layer.output, prefix=prefix + "out_proj.")}
@@ -226,7 +229,7 @@ def gpt_from_pytorch(state: State, *, num_heads: int, dropout: float = 0.0, eps:
 
 
 def gpt_to_pytorch(model: GPT, *, prefix: str = "") -> dict[str, Array]:
-    """To GPT-2's names. Raises ValueError for a model without learned positions: GPT-2 has no other."""
+    """To GPT-2's names. Raises ValueError for a model without learned positions or without biases: GPT-2 has them."""
     if not isinstance(model.positions, LearnedPositions):
         raise ValueError(f"positions are {type(model.positions).__name__}, expected LearnedPositions, which GPT-2 has")
     state = embedding_to_pytorch(model.embedding, prefix=prefix + "wte.")       # [V, D]
