@@ -59,12 +59,12 @@ class CausalConvolution(Layer):
     dilation: int
 
     @classmethod
-    def create(cls, d_in: int, d_out: int, kernel_size: int, *, dilation: int, rng: np.random.Generator,
+    def create(cls, d_in: int, d_out: int, kernel_size: int, *, dilation: int, rng: np.random.Generator, gain: float = 1.0,
                dtype: type = np.float32) -> CausalConvolution:
-        """Random directions, gains 1, biases 0: inputs of unit variance give outputs of unit variance."""
+        """Random directions, gains `gain`, biases 0: inputs of unit variance give outputs of standard deviation `gain`."""
         std = 1 / math.sqrt(kernel_size * d_in)
         direction: Array = (std * rng.standard_normal((kernel_size, d_in, d_out))).astype(dtype)
-        return cls(direction, np.ones(d_out, dtype), np.zeros(d_out, dtype), dilation)
+        return cls(direction, np.full(d_out, gain, dtype), np.zeros(d_out, dtype), dilation)
 
     def forward(self, x: Array) -> tuple[Array, CausalConvolutionCache]:        # x: [B, T, C_in]
         weight, weight_norm = weight_norm_forward(self.direction, self.gain)    # [K, C_in, C_out]
@@ -106,10 +106,11 @@ class ResidualBlock(Layer):
     dropout: float = 0.0
 
     @classmethod
-    def create(cls, d_in: int, d_out: int, kernel_size: int, *, dilation: int, rng: np.random.Generator, dropout: float = 0.0,
-               dtype: type = np.float32) -> ResidualBlock:
+    def create(cls, d_in: int, d_out: int, kernel_size: int, *, dilation: int, rng: np.random.Generator, gain: float = 1.0,
+               dropout: float = 0.0, dtype: type = np.float32) -> ResidualBlock:
+        """gain: of the second convolution at the start, so of what the block adds to its input."""
         first = CausalConvolution.create(d_in, d_out, kernel_size, dilation=dilation, rng=rng, dtype=dtype)
-        second = CausalConvolution.create(d_out, d_out, kernel_size, dilation=dilation, rng=rng, dtype=dtype)
+        second = CausalConvolution.create(d_out, d_out, kernel_size, dilation=dilation, rng=rng, gain=gain, dtype=dtype)
         skip = None if d_in == d_out else Linear.create(d_in, d_out, rng=rng, dtype=dtype)
         return cls(first, second, skip, dropout)
 
@@ -170,8 +171,8 @@ class TemporalConvolutionalNetwork(Layer):
     @classmethod
     def create(cls, vocab_size: int, *, d_model: int, num_layers: int, kernel_size: int, rng: np.random.Generator,
                dropout: float = 0.0, dtype: type = np.float32) -> TemporalConvolutionalNetwork:
-        """Embeddings of unit variance, the rest as the layers' own `create`. Raises ValueError if there is no layer or the
-        kernel is empty."""
+        """Embeddings of unit variance, and blocks whose gain is 1 / sqrt(L) at the start, since L of them add up (Bai et al.
+        start them near 0). Raises ValueError if there is no layer, the kernel is empty, or dropout is not in [0, 1)."""
         if num_layers < 1:
             raise ValueError(f"TemporalConvolutionalNetwork: num_layers {num_layers}, expected at least 1")
         if kernel_size < 1:
@@ -179,8 +180,9 @@ class TemporalConvolutionalNetwork(Layer):
         if not 0 <= dropout < 1:
             raise ValueError(f"TemporalConvolutionalNetwork: dropout {dropout}, expected 0 <= dropout < 1")
         embedding = Embedding.create(vocab_size, d_model, rng=rng, std=1.0, dtype=dtype)
-        blocks = [ResidualBlock.create(d_model, d_model, kernel_size, dilation=2 ** level, rng=rng, dropout=dropout, dtype=dtype)
-                  for level in range(num_layers)]
+        gain = 1 / math.sqrt(num_layers)
+        blocks = [ResidualBlock.create(d_model, d_model, kernel_size, dilation=2 ** level, rng=rng, gain=gain, dropout=dropout,
+                                       dtype=dtype) for level in range(num_layers)]
         return cls(embedding, blocks, Linear.create(d_model, vocab_size, rng=rng, dtype=dtype))
 
     @property

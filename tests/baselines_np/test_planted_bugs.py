@@ -6,6 +6,7 @@ import pytest
 import baselines_np.lstm
 from baselines_np.convolution import convolution_1d_backward, convolution_1d_forward
 from baselines_np.lstm import lstm_backward, lstm_forward, lstm_step_backward
+from baselines_np.weight_norm import weight_norm_backward, weight_norm_forward
 from transformer_np.gradcheck import check_gradients
 
 B, T, D_IN, D = 3, 4, 2, 3
@@ -95,3 +96,19 @@ def test_a_padding_of_zero_cut_off_as_a_slice_up_to_minus_zero_is_rejected(paddi
 
     report = check_gradients(lambda *inputs: convolution_1d_forward(*inputs, padding=padding), sliced, convolution_inputs())
     assert report.ok != rejected
+
+
+@pytest.mark.parametrize("bug", ["no gain", "no norm", "no projection"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_weight_norm_with_a_term_dropped_is_rejected_though_inputs_and_check_share_their_seed(bug, seed):
+    # a cotangent equal to the direction would have a gradient of 0, which any multiple of it is too
+    def wrong(d_weight, cache):
+        d_direction, d_gain = weight_norm_backward(d_weight, cache)
+        if bug == "no projection":
+            return cache.gain / cache.norm * d_weight, d_gain
+        return d_direction / cache.gain if bug == "no gain" else d_direction * cache.norm, d_gain
+
+    rng = np.random.default_rng(seed)
+    inputs = [rng.standard_normal((3, 2, 4)), rng.standard_normal(4)]
+    assert check_gradients(weight_norm_forward, weight_norm_backward, inputs, seed=seed).ok
+    assert not check_gradients(weight_norm_forward, wrong, inputs, seed=seed).ok

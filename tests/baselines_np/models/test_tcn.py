@@ -87,6 +87,13 @@ def test_a_block_agrees_with_the_paper_written_out():
     np.testing.assert_allclose(block.forward(x)[0], expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("num_layers", [1, 4, 8])
+def test_logits_start_with_unit_variance_at_every_depth(num_layers):
+    rng = np.random.default_rng(0)
+    model = TemporalConvolutionalNetwork.create(50, d_model=64, num_layers=num_layers, kernel_size=3, rng=rng)
+    assert model.forward(rng.integers(0, 50, (4, 32)))[0].std() == pytest.approx(1, abs=0.15)
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 0.9))
 def test_spatial_dropout_keeps_or_drops_whole_channels(seed, p):
     x = np.random.default_rng(seed).standard_normal((3, 5, 4))
