@@ -17,11 +17,13 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from transformer_np.errors import InputError
+from transformer_np.memory import keep_freed_memory
 
 
 def run(program: str, command: Callable[[], None]) -> int:
     """Run `command` and return the exit status of the program. Parse the arguments inside `command`, so that a bad one is
     reported here too. `--help` and `--version` raise SystemExit(0), which passes through."""
+    keep_freed_memory()
     try:
         command()
         sys.stdout.flush()

@@ -9,7 +9,7 @@ depend on: when it is saved and loaded, training goes on to the same numbers, bi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,7 @@ class TrainingState(Layer):
 
     model: Layer
     optimizer: Layer                 # the state of the optimizer
-    rng: dict[str, Any]              # the state of the random generator: the data and dropout still to be drawn
+    rng: Mapping[str, Any]           # the state of the random generator: the data and dropout still to be drawn
     step: int = 0
     summed_loss: float = 0.0         # over the steps since the last evaluation
     history: tuple[tuple[int, float, float], ...] = ()  # step, mean training loss since the one before, validation loss
