@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import scipy.special
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ NAMES = ["relu", "gelu", "gelu_tanh", "sigmoid", "tanh"]
 every = pytest.mark.parametrize("name", NAMES)
 BY_SCIPY = {
     "relu": lambda x: np.maximum(x, 0),
-    "gelu": lambda x: x * scipy.stats.norm.cdf(x),
+    "gelu": lambda x: x * scipy.special.ndtr(x),
     "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
     "sigmoid": scipy.special.expit,
     "tanh": np.tanh,
