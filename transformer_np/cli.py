@@ -38,8 +38,9 @@ VALIDATION_WINDOWS = 256  # while training; the loss at the end is over the whol
 TRAIN = f"""Train a GPT on the characters of a text: on the first 90 % of them, validated on the rest. The defaults are nanoGPT's
 recipe for a small machine: AdamW (betas 0.9 and 0.99, weight decay 0.1 on matrices), gradients clipped to norm 1, a warm-up,
 then a cosine down to a tenth of the learning rate. The run is saved in DIR/{CHECKPOINT}: at the start, every so many steps and
-on Ctrl-C. The same command goes on where the run stopped, and comes to the same numbers as without the stop. A run with other
-settings is another run and needs another DIR; this holds for --steps too, since the learning rate depends on it."""
+on Ctrl-C. The same command goes on where the run stopped, and comes to the same numbers as without the stop (with as many BLAS
+threads as before, on the same machine). A run with other settings is another run and needs another DIR; this holds for --steps
+too, since the learning rate depends on it."""
 
 GENERATE = """Write on from a prompt, with a model that `transformer-np train` has saved. The model sees the last characters of
 the text, as many as its context. An empty prompt stands for the start of a line."""
