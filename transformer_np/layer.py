@@ -89,7 +89,7 @@ def _map(function: Callable[..., Array], nodes: tuple[Any, ...], name: str) -> A
         for other in nodes[1:]:
             if not isinstance(other, np.ndarray) or other.shape != first.shape:
                 raise ValueError(f"map_arrays: at {name}, expected {describe(first)}, got {describe(other)}")
-        return np.asarray(function(*nodes))  # NumPy hands back a scalar where the arrays have no axes
+        return np.asanyarray(function(*nodes))  # NumPy hands back a scalar where the arrays have no axes
     if isinstance(first, Layer):
         for other in nodes[1:]:
             if type(other) is not type(first):

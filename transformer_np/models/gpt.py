@@ -24,8 +24,6 @@ from transformer_np.positional_encoding import (
     SinusoidalPositionsCache,
 )
 
-STD = 0.02  # of every weight at the start: Radford et al. 2018, section 4.1
-
 
 @dataclass(frozen=True, repr=False, eq=False)
 class GPTCache(Cache):
@@ -54,24 +52,25 @@ class GPT(Layer):
 
     @classmethod
     def create(cls, vocab_size: int, *, context: int, d_model: int, num_layers: int, num_heads: int, rng: np.random.Generator,
-               dropout: float = 0.0, positions: str = "learned", dtype: type = np.float32) -> GPT:
+               dropout: float = 0.0, positions: str = "learned", std: float = 0.02, dtype: type = np.float32) -> GPT:
         """positions: "learned" goes up to `context`; "sinusoidal" (Vaswani et al. 2017) goes beyond it, if not always well.
 
-        Weights have standard deviation 0.02; those that write into the residual stream 0.02 / sqrt(2 L), since 2 L of them
-        add up there (Radford et al. 2019, section 2.3).
+        std: standard deviation of the weights at the start. Those that write into the residual stream have std / sqrt(2 L),
+        since 2 L of them add up there (Radford et al. 2019, section 2.3). 0.02 (Radford et al. 2018, section 4.1) is meant for
+        widths near 1000; a narrow model starts sooner from 1 / sqrt(d_model), which keeps the variance of a row.
         Raises ValueError for unknown positions, or a width that the heads do not divide.
         """
         if positions not in ("learned", "sinusoidal"):
             raise ValueError(f"GPT: positions {positions!r}, expected 'learned' or 'sinusoidal'")
-        embedding = Embedding.create(vocab_size, d_model, rng=rng, std=STD, dtype=dtype)
+        embedding = Embedding.create(vocab_size, d_model, rng=rng, std=std, dtype=dtype)
         code: LearnedPositions | SinusoidalPositions
         if positions == "learned":
-            code = LearnedPositions.create(context, d_model, rng=rng, std=STD, dtype=dtype)
+            code = LearnedPositions.create(context, d_model, rng=rng, std=std, dtype=dtype)
         else:
-            code = SinusoidalPositions(scale=STD)
-        output_std = STD / math.sqrt(2 * max(num_layers, 1))
+            code = SinusoidalPositions(scale=std)
+        output_std = std / math.sqrt(2 * max(num_layers, 1))
         blocks = [EncoderBlock.create(d_model, num_heads, 4 * d_model, rng=rng, pre_norm=True, activation="gelu_tanh",
-                                      dropout=dropout, std=STD, output_std=output_std, dtype=dtype)
+                                      dropout=dropout, std=std, output_std=output_std, dtype=dtype)
                   for _ in range(num_layers)]
         return cls(embedding, code, blocks, LayerNorm.create(d_model, dtype=dtype), dropout)
 
