@@ -38,8 +38,10 @@ def summary(experiment: str, document: Document) -> str:
     solved = [arm for arm in arms if arms[arm]["solved"] == 1]
     missed = [arm for arm in arms if arms[arm]["solved"] != 1]
     if experiment == "language_model":
-        best = sorted(arms, key=lambda arm: arms[arm]["mean"])
-        return f"Fewest bits per character: {series([_scored(arm, document) for arm in best])}."
+        order = sorted(arms, key=lambda arm: arms[arm]["mean"])
+        losses = [run["validation_loss"] for run in arms[order[0]]["runs"]]
+        return (f"Bits per character, the fewest first: {series([_scored(arm, document) for arm in order])}. "
+                f"Validation loss of {arm_name(order[0])}: {sum(losses) / len(losses):.3f} nats.")
     sentences = []
     if solved:
         sentences.append(f"Solved in every seed by {series([_scored(arm, document) for arm in solved])}.")
@@ -115,7 +117,7 @@ def _recurrence_tracks_state(document: Document) -> Judgement:
         worst, worst_far = min(run["score"] for run in runs), min(_at_length(run, twice) for run in runs)
         parts.append(f"{arm_name(arm)} {score_text(worst, 'accuracy')} at the trained lengths and "
                      f"{score_text(worst_far, 'accuracy')} at length {twice}")
-    return _verdict(held), f"In the worst seed: {series(parts)}."
+    return _verdict(held), f"In the worst seed: {'; '.join(parts)}."
 
 
 def _attention_tracks_state(document: Document) -> Judgement:

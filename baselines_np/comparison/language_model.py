@@ -16,21 +16,23 @@ from transformer_np.errors import InputError
 from transformer_np.layer import Array
 from transformer_np.training.text import CharacterVocabulary, consecutive_windows, read_text, sample_windows, split_text
 
-HELD_OUT = 0.1               # of the text; its first half chooses the learning rate, its second half gives the score
+HELD_OUT = 0.1               # of the text: the last part
 LARGEST_VOCABULARY = 6000    # a 5-gram model numbers its contexts in base V, and 6000^5 < 2^63
 
 
 @dataclass(frozen=True)
 class LanguageModel(Task):
     """Training windows start anywhere in the training part. Held-out windows stand side by side, so that every arm predicts
-    the same characters from the same characters before them: at most `context`, fewer near the beginning of a window."""
+    the same characters from the same characters before them: at most `context`, fewer near the beginning of a window.
+
+    The windows are dealt out in turn: one to validate on, one to test on. A text changes on its way; two halves would differ more
+    from each other than the arms do."""
 
     source: str                              # where the text comes from, for the reader
     sha256: str                              # of the text, which may change between versions of Python
     characters: str                          # the vocabulary
     train_ids: Array = field(repr=False)     # [N]
-    validation_ids: Array = field(repr=False)
-    test_ids: Array = field(repr=False)
+    held_out_ids: Array = field(repr=False)
     context: int
     batch: int
 
@@ -41,14 +43,11 @@ class LanguageModel(Task):
         if vocabulary.size > LARGEST_VOCABULARY:
             raise InputError(f"text {source}: {vocabulary.size} different characters, expected at most {LARGEST_VOCABULARY}")
         train, held_out = split_text(text, HELD_OUT)
-        validation, test = split_text(held_out, 0.5)
-        shortest = min(len(train), len(validation), len(test))
-        if shortest <= context:
-            raise InputError(f"text {source}: {len(text)} characters leave {shortest} to score a model on, expected more than "
-                             f"the context of {context}: about {math.ceil(2 * (context + 1) / HELD_OUT)} in all")
+        if len(held_out) <= 2 * context:
+            raise InputError(f"text {source}: {len(text)} characters leave {len(held_out)} to validate and test on, expected "
+                             f"more than two windows of {context}: about {math.ceil((2 * context + 1) / HELD_OUT)} in all")
         sha256 = hashlib.sha256(text.encode()).hexdigest()
-        return cls(source, sha256, vocabulary.characters, *(vocabulary.encode(part) for part in (train, validation, test)),
-                   context, batch)
+        return cls(source, sha256, vocabulary.characters, vocabulary.encode(train), vocabulary.encode(held_out), context, batch)
 
     @property
     def vocabulary(self) -> int:
@@ -59,18 +58,22 @@ class LanguageModel(Task):
         return self.context
 
     def settings(self) -> dict[str, Any]:
-        return {"source": self.source, "characters": len(self.train_ids) + len(self.validation_ids) + len(self.test_ids),
-                "sha256": self.sha256, "vocabulary": self.vocabulary, "held_out": HELD_OUT, "context": self.context,
-                "batch": self.batch}
+        return {"source": self.source, "characters": len(self.train_ids) + len(self.held_out_ids), "sha256": self.sha256,
+                "vocabulary": self.vocabulary, "held_out": HELD_OUT, "context": self.context, "batch": self.batch}
 
     def draw(self, rng: np.random.Generator) -> Batch:
         return sample_windows(self.train_ids, self.batch, self.context, rng)
 
     def validation(self) -> Batch:
-        return consecutive_windows(self.validation_ids, self.context, ignore_index=IGNORED)
+        return self._held_out(first=0)
 
     def test(self) -> Batch:
-        return consecutive_windows(self.test_ids, self.context, ignore_index=IGNORED)
+        return self._held_out(first=1)
+
+    def _held_out(self, first: int) -> Batch:
+        """Every second window, from `first` on."""
+        tokens, targets = consecutive_windows(self.held_out_ids, self.context, ignore_index=IGNORED)  # [N, T]
+        return tokens[first::2], targets[first::2]
 
     def baselines(self) -> dict[str, Baseline]:
         unigram = self.n_gram(1)
@@ -81,11 +84,6 @@ class LanguageModel(Task):
 
     def n_gram(self, n: int) -> NGram:
         return NGram.fit(self.train_ids, n, self.vocabulary)
-
-    def beyond(self, model: Any) -> dict[str, Any]:
-        """The two held-out losses in nats, as most papers and tools print them."""
-        return {f"{part}_nats": predict(model, *batch).nats
-                for part, batch in (("validation", self.validation()), ("test", self.test()))}
 
 
 def prose_of_the_standard_library() -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ def assemble(suite: str, experiments: Sequence[Experiment], trivial: Mapping[str
 def _experiment(experiment: Experiment, trivial: Mapping[str, Baseline], finished: Finished, seeds: int) -> dict[str, Any]:
     baselines = {name: baseline._asdict() for name, baseline in trivial.items()}
     arms = {arm: made for arm in experiment.arms if (made := _arm(experiment, arm, finished)) is not None}
+    for name, cost in (("flops", lambda run: run["flops_per_step"] * run["steps"]), ("seconds", lambda run: run["seconds"])):
+        for arm, score in score_at_equal_cost(arms, cost).items():
+            arms[arm][f"score_at_equal_{name}"] = score
     document = {"title": experiment.title, "question": experiment.question, "metric": experiment.metric,
                 "higher_is_better": experiment.higher_is_better, "threshold": experiment.threshold,
                 "threshold_is": experiment.threshold_is, "chance": baselines["chance"]["score"], "baselines": baselines,
@@ -72,6 +75,24 @@ def _arm(experiment: Experiment, arm: str, finished: Finished) -> dict[str, Any]
             "mean": statistics.fmean(scores) if scores else None,
             "sd": statistics.stdev(scores) if len(scores) > 1 else None,
             "solved": sum(map(experiment.reached, scores)) / len(scores) if scores else None}
+
+
+def score_at_equal_cost(arms: Mapping[str, Any], cost: Callable[[Run], float]) -> dict[str, float | None]:
+    """The mean validation score of each trained arm at the moment when it had cost as much as the cheapest arm in all.
+
+    Parameters and steps are equal by design; this is the same table at equal operations, or at equal time. It is read from the
+    curves: the last evaluation before the moment, None if there was none. Cost grows evenly with the steps.
+    """
+    trained = {arm: made["runs"] for arm, made in arms.items() if made["runs"] and made["runs"][0]["steps"]}
+    if not trained:
+        return {}
+    least = min(statistics.fmean(map(cost, runs)) for runs in trained.values())
+    scores = {}
+    for arm, runs in trained.items():
+        share = least / statistics.fmean(map(cost, runs))
+        reached = [[score for step, score in run["curve"] if step <= share * run["steps"]] for run in runs]
+        scores[arm] = statistics.fmean(curve[-1] for curve in reached) if all(reached) else None
+    return scores
 
 
 def chosen_rate(experiment: Experiment, arm: str, finished: Finished) -> float | None:

@@ -93,9 +93,10 @@ def _count_n_grams(experiment: Experiment, key: RunKey, report: Report) -> Run:
 
 
 def _scores(experiment: Experiment, model: Any, validation: Batch) -> dict[str, Any]:
-    """The score on test data, what chooses the learning rate, and what else the task asks of a trained model."""
-    on_validation = predict(model, *validation)
-    return {"score": score_of(experiment, predict(model, *experiment.task.test())),
+    """The score on test data, what chooses the learning rate, and what else the task asks of a trained model. Losses are in nats
+    per target."""
+    on_validation, on_test = predict(model, *validation), predict(model, *experiment.task.test())
+    return {"score": score_of(experiment, on_test), "test_loss": on_test.nats,
             "validation_score": score_of(experiment, on_validation), "validation_loss": on_validation.nats,
             **experiment.task.beyond(model)}
 

@@ -124,5 +124,5 @@ def _language_model(full: bool, text: str | PathLike[str] | None) -> Experiment:
     return Experiment(
         "language_model", "Language modelling",
         f"The next character of a real text ({source}): how many bits does each cost?",
-        metric="bits per character", higher_is_better=False, threshold=bigram, threshold_is="fewer bits than the bigram",
+        metric="bits per character", higher_is_better=False, threshold=bigram, threshold_is="fewer bits than the bigram model",
         task=task, training=training, size=size)

@@ -8,7 +8,9 @@ from typing import Any
 
 from baselines_np.comparison.wording import MISSING, arm_name, bytes_text, count_text, mean_text, score_text, seconds_text
 
-COLUMNS = ("", "score", "solved", "steps to it", "parameters", "FLOPs/step", "seconds", "memory")
+COLUMNS = ("", "score", "solved", "steps\nto it", "at equal\nFLOPs", "at equal\ntime", "parameters", "FLOPs\na step", "time",
+           "memory")
+WIDE = 132           # characters, for all columns; a narrower terminal gets the first four
 
 
 def print_tables(results: dict[str, Any]) -> None:
@@ -16,16 +18,17 @@ def print_tables(results: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
+    shown = len(COLUMNS) if console.width >= WIDE else 4
     for experiment in results["experiments"].values():
         better = "higher" if experiment["higher_is_better"] else "lower"
         console.print(f"{experiment['title']}. {experiment['question']}", style="bold")
         caption = f"{experiment['metric']}, {better} is better; solved: {experiment['threshold_is']}"
         table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
-        for index, column in enumerate(COLUMNS):
-            table.add_column(column, justify="right" if index else "left", overflow="fold")
+        for index, column in enumerate(COLUMNS[:shown]):
+            table.add_column(column, justify="right" if index else "left", no_wrap=not index)
         for row in rows(experiment):
-            table.add_row(*row)
+            table.add_row(*row[:shown])
         console.print(table)
         for claim in experiment["claims"]:
             console.print(f"  {claim['verdict'].upper()}: {claim['claim']} {claim['evidence']}")
@@ -42,6 +45,7 @@ def rows(experiment: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         solved = f"{round(made['solved'] * len(runs))} of {len(runs)}"
         mean_seconds = sum(run["seconds"] for run in runs) / len(runs)
         yield (arm_name(arm), mean_text(made["mean"], made["sd"], metric), solved, _steps_to_threshold(runs),
+               score_text(made.get("score_at_equal_flops"), metric), score_text(made.get("score_at_equal_seconds"), metric),
                count_text(made["parameters"]), count_text(made["flops_per_step"]), seconds_text(mean_seconds),
                bytes_text(max(run["peak_bytes"] for run in runs)))
     for name, baseline in experiment["baselines"].items():

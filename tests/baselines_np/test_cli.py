@@ -38,7 +38,7 @@ def test_compare_writes_both_files_and_prints_tables_and_the_report_last(small, 
     assert said[-1] == str(out / "report.html") and (out / "report.html").stat().st_size > 1000
     text = "\n".join(said)
     assert "  6/6 associative_recall" in text and "Associative recall. Six keys" in text
-    assert "RNN (tanh)" in text and "guess a value shown" in text
+    assert "RNN (tanh)" in text and "guess a value shown" in text and "at equal" in text
     results = json.loads((out / "results.json").read_text())
     assert results["command"] == f"baselines-np compare --arms transformer,rnn --seeds 2 --jobs 2 --out {out}"
     assert set(results["experiments"]["associative_recall"]["arms"]) == {"transformer", "rnn"}
@@ -63,7 +63,7 @@ def test_compare_writes_both_files_and_prints_tables_and_the_report_last(small, 
     (["--text", "{folder}/absent.txt"], "absent.txt: cannot be read (No such file or directory)"),
     (["--text", "{folder}/empty.txt"], "empty.txt: is empty, expected some text"),
     (["--text", "{folder}/latin.txt"], "latin.txt: not UTF-8 at byte 1"),
-    (["--text", "{folder}/short.txt"], "short.txt: 5 characters leave 0 to score a model on"),
+    (["--text", "{folder}/short.txt"], "short.txt: 5 characters leave 1 to validate and test on"),
     (["--out", "{folder}/empty.txt"], "empty.txt: cannot be written (File exists)"),
     (["--out", "{folder}/damaged"], "results.json: is damaged, not JSON"),
     (["--out", "{folder}/foreign"], "results.json: is not a results file"),

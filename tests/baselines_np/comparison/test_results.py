@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from baselines_np.comparison.results import assemble, chosen_rate, read_results, write_results
+from baselines_np.comparison.results import assemble, chosen_rate, read_results, score_at_equal_cost, write_results
 from baselines_np.comparison.run import RunKey
 from transformer_np.errors import InputError
 
@@ -78,6 +78,18 @@ def test_while_the_grid_is_unfinished_nothing_is_chosen(tiny):
     del finished[RunKey("associative_recall", "gru", 1e-3, 0)]
     arm = document(tiny, finished)["experiments"]["associative_recall"]["arms"]["gru"]
     assert arm["runs"] == [] and arm["mean"] is None and arm["solved"] is None and len(arm["grid"]) == 1
+
+
+def test_equal_cost_is_read_from_the_curves():
+    def arm(cost, *curves):
+        return {"runs": [{"steps": 4, "cost": cost, "curve": [[step, score] for step, score in enumerate(curve, start=1)]}
+                         for curve in curves]}
+
+    arms = {"cheap": arm(1.0, [0.1, 0.2, 0.3, 0.4], [0.3, 0.4, 0.5, 0.6]), "twice": arm(2.0, [0.5, 0.6, 0.7, 0.8]),
+            "dear": arm(9.0, [0.9, 0.9, 0.9, 0.9]), "unfinished": {"runs": []},
+            "counted": {"runs": [{"steps": 0, "cost": 0.0, "curve": [[0, 0.5]]}]}}
+    scores = score_at_equal_cost(arms, lambda run: run["cost"])
+    assert scores == {"cheap": pytest.approx(0.5), "twice": 0.6, "dear": None}
 
 
 def test_one_seed_has_no_spread(tiny):

@@ -45,8 +45,8 @@ def test_what_lies_beyond_the_score_stands_beside_it(tiny):
     np.testing.assert_allclose(np.sum(attention["layers"], axis=-1), 1, atol=1e-3)
     assert [position for position, _ in tracking["by_position"]] == list(range(1, 16))
     assert [length for length, _ in tracking["by_length"]] == [3, 6, 12, 15]
-    assert language["test_nats"] == pytest.approx(language["score"] * math.log(2))
-    assert language["validation_nats"] == language["validation_loss"]
+    assert language["test_loss"] == pytest.approx(language["score"] * math.log(2))
+    assert language["validation_loss"] == pytest.approx(language["validation_score"] * math.log(2))
 
 
 def test_counting_needs_no_steps(tiny):
