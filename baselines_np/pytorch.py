@@ -24,7 +24,7 @@ missing name, a name it has no place for, or a shape that does not fit.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -32,9 +32,8 @@ from baselines_np.convolution import Convolution1D, Padding
 from baselines_np.gru import GRU
 from baselines_np.lstm import LSTM
 from baselines_np.rnn import RNN
+from transformer_np.checkpoints.pytorch import State, take
 from transformer_np.layer import Array
-
-State = Mapping[str, Array]
 
 
 def rnn_from_pytorch(state: State, *, layer: int = 0, prefix: str = "") -> RNN:
@@ -85,8 +84,8 @@ def convolution_1d_from_pytorch(state: State, *, stride: int = 1, padding: Paddi
     dict, so they are given again."""
     names = [prefix + name for name in ("weight", "bias") if name == "weight" or prefix + name in state]
     _check_names([name for name in state if name.startswith(prefix)], names)
-    weight = _take(state, prefix + "weight", None, None, None)                  # [C_out, C_in / G, K]
-    bias = _take(state, prefix + "bias", weight.shape[0]) if prefix + "bias" in state else None  # [C_out]
+    weight = take(state, prefix + "weight", None, None, None)                  # [C_out, C_in / G, K]
+    bias = take(state, prefix + "bias", weight.shape[0]) if prefix + "bias" in state else None  # [C_out]
     return Convolution1D(weight.transpose(2, 1, 0).copy(), bias, stride, padding, dilation, groups)
 
 
@@ -113,16 +112,16 @@ def _recurrent_arrays(state: State, blocks: int, layer: int, prefix: str) -> tup
     # other layers may stand beside this one; a second direction or a projection of it has no place here
     of_layer = [name for name in state if name.startswith(prefix) and re.search(rf"_l{layer}(_reverse)?$", name)]
     _check_names(of_layer, [f"{prefix}{kind}_l{layer}" for kind in kinds])
-    weight_h = _take(state, f"{prefix}weight_hh_l{layer}", None, None)          # [blocks D, D]
+    weight_h = take(state, f"{prefix}weight_hh_l{layer}", None, None)          # [blocks D, D]
     D = weight_h.shape[1]
     if weight_h.shape[0] != blocks * D:
         raise ValueError(f"state: {prefix}weight_hh_l{layer} has shape {list(weight_h.shape)}, expected {[blocks * D, D]}")
-    weight_x = _take(state, f"{prefix}weight_ih_l{layer}", blocks * D, None)    # [blocks D, D_in]
+    weight_x = take(state, f"{prefix}weight_ih_l{layer}", blocks * D, None)    # [blocks D, D_in]
     if len(kinds) == 2:
         zeros = np.zeros(blocks * D, weight_x.dtype)                            # [blocks D]
         return weight_x.T.copy(), weight_h.T.copy(), zeros, zeros
-    bias_x = _take(state, f"{prefix}bias_ih_l{layer}", blocks * D)              # [blocks D]
-    bias_h = _take(state, f"{prefix}bias_hh_l{layer}", blocks * D)              # [blocks D]
+    bias_x = take(state, f"{prefix}bias_ih_l{layer}", blocks * D)              # [blocks D]
+    bias_h = take(state, f"{prefix}bias_hh_l{layer}", blocks * D)              # [blocks D]
     return weight_x.T.copy(), weight_h.T.copy(), bias_x, bias_h
 
 
@@ -131,12 +130,3 @@ def _check_names(found: Iterable[str], expected: Iterable[str]) -> None:
     missing, unexpected = sorted({*expected} - {*found}), sorted({*found} - {*expected})
     if missing or unexpected:
         raise ValueError(f"state: missing {missing}, unexpected {unexpected}")
-
-
-def _take(state: State, name: str, *shape: int | None) -> Array:
-    """A copy of the array of that name. Raises ValueError if its shape is not `shape`, where None is any size."""
-    array = np.array(state[name])
-    if len(shape) != array.ndim or any(size not in (None, came) for size, came in zip(shape, array.shape, strict=True)):
-        expected = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"state: {name} has shape {list(array.shape)}, expected [{expected}]")
-    return array

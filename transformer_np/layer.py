@@ -25,6 +25,7 @@ from transformer_np.files import write_whole
 
 Array = np.ndarray
 AnyLayer = TypeVar("AnyLayer", bound="Layer")
+SHOWN_ITEMS = 3
 
 
 class _ShapesFirst:
@@ -48,8 +49,10 @@ def describe(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, (list, tuple)):
-        inside = ", ".join(describe(item) for item in value)
-        return f"[{inside}]"
+        # of a long list (the steps of a recurrent network) the first items stand for the others
+        shown = [describe(item) for item in value[:SHOWN_ITEMS]]
+        more = [f"and {len(value) - SHOWN_ITEMS} more"] if len(value) > SHOWN_ITEMS else []
+        return f"[{', '.join(shown + more)}]"
     return repr(value)
 
 

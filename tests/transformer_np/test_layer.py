@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transformer_np.attention import MultiHeadAttention, attention_forward
-from transformer_np.layer import Layer, add, count_parameters, load, map_arrays, named_arrays, save, with_arrays
+from transformer_np.layer import Layer, add, count_parameters, describe, load, map_arrays, named_arrays, save, with_arrays
 from transformer_np.linear import Linear
 from transformer_np.models.gpt import GPT
 
@@ -207,3 +207,8 @@ def test_a_cache_shows_shapes_and_cannot_be_reassigned():
                            "keep=None, scale=0.5)")
     with pytest.raises(AttributeError):
         cache.q = numbers(2, 4)
+
+
+def test_a_long_list_is_shown_by_its_first_items():
+    assert describe([numbers(2)] * 40) == "[float64[2], float64[2], float64[2], and 37 more]"
+    assert describe([numbers(2)] * 3) == "[float64[2], float64[2], float64[2]]"

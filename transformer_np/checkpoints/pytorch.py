@@ -56,8 +56,8 @@ State = Mapping[str, Array]
 def linear_from_pytorch(state: State, *, prefix: str = "") -> Linear:
     """From `nn.Linear`.   state: weight [D_out, D_in], and bias [D_out] if it has one."""
     _check_names(state, prefix, required=["weight"], optional=["bias"])
-    weight = _take(state, prefix + "weight", None, None)                        # [D_out, D_in]
-    bias = _take(state, prefix + "bias", weight.shape[0]) if prefix + "bias" in state else None
+    weight = take(state, prefix + "weight", None, None)                        # [D_out, D_in]
+    bias = take(state, prefix + "bias", weight.shape[0]) if prefix + "bias" in state else None
     return Linear(weight.T.copy(), bias)
 
 
@@ -72,8 +72,8 @@ def linear_to_pytorch(layer: Linear, *, prefix: str = "") -> dict[str, Array]:
 def layer_norm_from_pytorch(state: State, *, eps: float = 1e-5, prefix: str = "") -> LayerNorm:
     """From `nn.LayerNorm` over the last axis.   state: weight [D], bias [D]."""
     _check_names(state, prefix, required=["weight", "bias"])
-    gain = _take(state, prefix + "weight", None)                                # [D]
-    bias = _take(state, prefix + "bias", *gain.shape)                           # [D]
+    gain = take(state, prefix + "weight", None)                                # [D]
+    bias = take(state, prefix + "bias", *gain.shape)                           # [D]
     return LayerNorm(gain, bias, eps)
 
 
@@ -85,7 +85,7 @@ def layer_norm_to_pytorch(layer: LayerNorm, *, prefix: str = "") -> dict[str, Ar
 def embedding_from_pytorch(state: State, *, prefix: str = "") -> Embedding:
     """From `nn.Embedding`.   state: weight [V, D]."""
     _check_names(state, prefix, required=["weight"])
-    return Embedding(_take(state, prefix + "weight", None, None))
+    return Embedding(take(state, prefix + "weight", None, None))
 
 
 def embedding_to_pytorch(layer: Embedding, *, prefix: str = "") -> dict[str, Array]:
@@ -104,10 +104,10 @@ def multi_head_attention_from_pytorch(state: State, *, num_heads: int, dropout: 
     D = output.weight.shape[1]
     if num_heads < 1 or D % num_heads:
         raise ValueError(f"num_heads {num_heads} does not divide the width {D} of {prefix}out_proj.weight")
-    weights = np.split(_take(state, prefix + "in_proj_weight", 3 * D, D), 3)    # 3 of [D, D]
+    weights = np.split(take(state, prefix + "in_proj_weight", 3 * D, D), 3)    # 3 of [D, D]
     biases: list[Array | None] = [None, None, None]
     if prefix + "in_proj_bias" in state:
-        biases = [*np.split(_take(state, prefix + "in_proj_bias", 3 * D), 3)]   # 3 of [D]
+        biases = [*np.split(take(state, prefix + "in_proj_bias", 3 * D), 3)]   # 3 of [D]
     query, key, value = (Linear(weight.T.copy(), bias) for weight, bias in zip(weights, biases, strict=True))
     return MultiHeadAttention(query, key, value, output, num_heads, dropout)
 
@@ -206,7 +206,7 @@ def gpt_from_pytorch(state: State, *, num_heads: int, dropout: float = 0.0, eps:
     D = embedding.weight.shape[1]
     if "lm_head.weight" in state and not np.array_equal(state["lm_head.weight"], embedding.weight):
         raise ValueError(f"lm_head.weight differs from {prefix}wte.weight, expected the same table: the output is tied")
-    positions = LearnedPositions(_take(state, prefix + "wpe.weight", None, D))
+    positions = LearnedPositions(take(state, prefix + "wpe.weight", None, D))
     indices = {name[len(prefix):].split(".")[1] for name in state if name.startswith(prefix + "h.")}
     blocks = []
     for index in range(len(indices)):
@@ -214,8 +214,8 @@ def gpt_from_pytorch(state: State, *, num_heads: int, dropout: float = 0.0, eps:
         _check_names(state, layer, required=["ln_1", "attn", "ln_2", "mlp"])
         _check_names(state, layer + "attn.", required=["c_attn", "c_proj"], optional=["bias", "masked_bias"])
         _check_names(state, layer + "mlp.", required=["c_fc", "c_proj"])
-        weights = np.split(_take(state, layer + "attn.c_attn.weight", D, 3 * D), 3, axis=1)     # 3 of [D, D]
-        biases = np.split(_take(state, layer + "attn.c_attn.bias", 3 * D), 3)                   # 3 of [D]
+        weights = np.split(take(state, layer + "attn.c_attn.weight", D, 3 * D), 3, axis=1)     # 3 of [D, D]
+        biases = np.split(take(state, layer + "attn.c_attn.bias", 3 * D), 3)                   # 3 of [D]
         query, key, value = (Linear(weight.copy(), bias) for weight, bias in zip(weights, biases, strict=True))
         if num_heads < 1 or D % num_heads:
             raise ValueError(f"num_heads {num_heads} does not divide the width {D} of {prefix}wte.weight")
@@ -252,8 +252,8 @@ def gpt_to_pytorch(model: GPT, *, prefix: str = "") -> dict[str, Array]:
 def _convolution(state: State, prefix: str) -> Linear:
     """GPT-2's linear maps are convolutions of width 1, whose weights are [in, out] as ours."""
     _check_names(state, prefix, required=["weight", "bias"])
-    weight = _take(state, prefix + "weight", None, None)                        # [D_in, D_out]
-    return Linear(weight, _take(state, prefix + "bias", weight.shape[1]))
+    weight = take(state, prefix + "weight", None, None)                        # [D_in, D_out]
+    return Linear(weight, take(state, prefix + "bias", weight.shape[1]))
 
 
 # ---------------------------------------------------------------------------------------------------- names and shapes
@@ -267,7 +267,7 @@ def _check_names(state: State, prefix: str, *, required: list[str], optional: li
         raise ValueError(f"state: missing {missing}, unexpected {unexpected}")
 
 
-def _take(state: State, name: str, *shape: int | None) -> Array:
+def take(state: State, name: str, *shape: int | None) -> Array:
     """A copy of the array of that name. Raises ValueError if its shape is not `shape`, where None is any size."""
     if name not in state:
         raise ValueError(f"state: missing {name}")
