@@ -4,9 +4,12 @@
     report = check_layer(layer, inputs)                     a layer and all its weights
     report.ok, print(report), report.raise_if_failed()
 
+    check_against("softmax", forward, backward)             a kernel against the pair of this project of that name
+
     python -m transformer_np.gradcheck                      every pair and layer of this project
 """
 
+from transformer_np.gradcheck.against import check_against
 from transformer_np.gradcheck.check import check_gradients, check_layer
 from transformer_np.gradcheck.examples import (
     Example,
@@ -17,5 +20,5 @@ from transformer_np.gradcheck.examples import (
 )
 from transformer_np.gradcheck.report import Check, GradientError, Report
 
-__all__ = ["Check", "Example", "GradientError", "Report", "check_gradients", "check_layer", "layer_example", "pair_example",
-           "random_mask", "with_random_weights"]
+__all__ = ["Check", "Example", "GradientError", "Report", "check_against", "check_gradients", "check_layer",
+           "layer_example", "pair_example", "random_mask", "with_random_weights"]

@@ -31,13 +31,38 @@ from transformer_np.layer import Array, Layer, map_arrays, named_arrays
 
 
 @dataclass(frozen=True)
+class Call:
+    """How an example calls a pair: `forward(*inputs, **settings)`, and `rng` besides where `rng_seed` is given."""
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    inputs: tuple[Any, ...]
+    settings: dict[str, Any]
+    rng_seed: int | None
+
+    def keywords(self) -> dict[str, Any]:
+        """The settings, and a fresh generator: what is random repeats from call to call."""
+        return self.settings if self.rng_seed is None else {**self.settings, "rng": np.random.default_rng(self.rng_seed)}
+
+    def bind(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """A forward of the inputs alone. It keeps the names of the parameters, for the report."""
+
+        @functools.wraps(forward)
+        def with_settings(*inputs: Any) -> Any:
+            return forward(*inputs, **self.keywords())
+
+        return with_settings
+
+
+@dataclass(frozen=True)
 class Example:
     """subject: the forward function, or the class of the layer, that is checked.   name: of the subject, and of the case.
-    check: takes a seed and gives the report."""
+    check: takes a seed and gives the report.   call: of a pair, for those who hold a kernel against it; None for a layer."""
 
     subject: Any
     name: str
     check: Callable[[int], Report]
+    call: Call | None = None
 
 
 def pair_example(forward: Callable[..., Any], backward: Callable[..., Any], *inputs: Any, case: str = "",
@@ -47,13 +72,8 @@ def pair_example(forward: Callable[..., Any], backward: Callable[..., Any], *inp
     case: what is special, one or two words.   rng_seed: give forward `rng=np.random.default_rng(rng_seed)` at each call.
     """
     name = _with_case(forward.__name__.removesuffix("_forward"), case)
-
-    @functools.wraps(forward)  # keeps the names of the arguments for the report
-    def with_settings(*inputs: Any) -> Any:
-        fresh = {} if rng_seed is None else {"rng": np.random.default_rng(rng_seed)}
-        return forward(*inputs, **fresh, **settings)
-
-    return Example(forward, name, lambda seed: check_gradients(with_settings, backward, inputs, seed=seed, name=name))
+    call = Call(forward, backward, inputs, settings, rng_seed)
+    return Example(forward, name, lambda seed: check_gradients(call.bind(forward), backward, inputs, seed=seed, name=name), call)
 
 
 def layer_example(layer: Layer, *inputs: Any, case: str = "", rng_seed: int | None = None, **settings: Any) -> Example:

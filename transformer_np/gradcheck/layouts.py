@@ -1,0 +1,55 @@
+"""The same numbers in memory in other ways. A kernel that reads a pointer and a shape, and no strides, breaks on most of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from transformer_np.layer import Array
+
+
+def c_order(array: Array) -> Array:
+    """The last axis runs fastest, without gaps."""
+    return np.array(array, order="C")
+
+
+def fortran_order(array: Array) -> Array:
+    """The first axis runs fastest."""
+    return np.array(array, order="F")
+
+
+def strided(array: Array) -> Array:
+    """Every second number of an array twice as wide. Between them is NaN, or the largest integer, or True: not to be read."""
+    wide = np.full([2 * size for size in array.shape], _poison(array.dtype), array.dtype)
+    view = wide[tuple(slice(1, None, 2) for _ in array.shape)]
+    view[...] = array
+    return view
+
+
+def reversed_axes(array: Array) -> Array:
+    """From the last number to the first: every stride is negative."""
+    backwards = tuple(slice(None, None, -1) for _ in array.shape)
+    return array[backwards].copy()[backwards]
+
+
+def stride_0(array: Array) -> Array:
+    """One number, or row, stands for all along each axis on which they are equal; other arrays are copied. Read-only."""
+    repeats = [size > 1 and bool((array == array.take([0], axis)).all()) for axis, size in enumerate(array.shape)]
+    first = array[tuple(slice(0, 1) if repeated else slice(None) for repeated in repeats)]
+    return np.broadcast_to(first.copy(), array.shape)
+
+
+def read_only(array: Array) -> Array:
+    """To be looked at, not written to."""
+    array = np.array(array)
+    array.flags.writeable = False
+    return array
+
+
+LAYOUTS = {"C order": c_order, "Fortran order": fortran_order, "strided": strided, "reversed": reversed_axes,
+           "stride 0": stride_0, "read-only": read_only}
+
+
+def _poison(dtype: np.dtype) -> object:
+    if np.issubdtype(dtype, np.integer):
+        return np.iinfo(dtype).max
+    return dtype.type(True) if dtype == np.bool_ else dtype.type(np.nan)
