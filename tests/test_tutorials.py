@@ -22,7 +22,7 @@ LESSONS = sorted(path.stem for path in TUTORIALS.glob("[0-9][0-9]_*.py"))
 
 
 def test_there_are_three_lessons():
-    assert LESSONS == ["01_softmax", "02_attention"]
+    assert LESSONS == ["01_softmax", "02_attention", "03_head_to_head"]
 
 
 # ---------------------------------------------------------------------------------------------------- they run
@@ -194,6 +194,25 @@ def window(rule):
     return answer
 
 
+def switch(on, off, leave, memory, bias):
+    return lambda: (np.array([[on], [off], [leave]]), np.array([[memory]]), np.array([bias]))
+
+
+def one_hot_head(shift, sharp):
+    return lambda num_positions: (sharp * np.eye(num_positions, k=shift), np.eye(num_positions))
+
+
+def report_of(choose, mean, spread):
+    def answer(validation, test):
+        chosen = choose(validation, test)
+        return int(chosen), float(mean(validation[chosen], test[chosen])), float(spread(test[chosen]))
+    return answer
+
+
+def best_mean_validation(validation, test):
+    return validation.mean(axis=1).argmax()
+
+
 # exercise: name of the mistake: (answer, a word of the hint that it gets)
 WRONG = {
     "log_softmax_backward": {
@@ -256,6 +275,40 @@ WRONG = {
         "looks at the first sequence only": (only_the_first_sequence, "second sequence"),
         "looks at the neighbour only": (only_the_neighbour, "position 0 sees position 5"),
         "forbids a position to see itself": (the_position_itself_too, "honest"),
+    },
+    "light_switch": {
+        "too weak a memory": (switch(10.0, -10.0, 0.0, 0.5, -0.1), "went out by itself"),
+        "too strong a memory": (switch(2.0, -2.0, 0.0, 10.0, -0.1), "stronger than the memory"),
+        "lit at the start": (switch(10.0, -10.0, 0.0, 3.0, 0.1), "nobody has touched it"),
+        "undecided at the start": (switch(10.0, -10.0, 0.0, 3.0, 0.0), "nobody has touched it"),
+        "a bias that wins over the memory": (switch(20.0, -20.0, 0.0, 3.0, -5.0), "went out by itself"),
+        "leaving it is off": (switch(10.0, -10.0, -10.0, 3.0, 0.0), "went out by itself"),
+        "on and off exchanged": (switch(-10.0, 10.0, 0.0, 3.0, -0.1), "must light"),
+        "zeros": (switch(0.0, 0.0, 0.0, 0.0, 0.0), "must light"),
+        "of another shape": (lambda: (np.zeros((1, 3)), np.zeros((1, 1)), np.zeros(1)), "shape"),
+    },
+    "previous_place": {
+        "itself": (one_hot_head(0, 50.0), "looks at itself"),
+        "shifted the wrong way": (one_hot_head(1, 50.0), "weight of"),
+        "not sharp": (one_hot_head(-1, 1.0), "weight of"),
+        "two back": (one_hot_head(-2, 50.0), "weight of"),
+        "zeros": (one_hot_head(-1, 0.0), "weight of"),
+        "sharp for short sequences only": (one_hot_head(-1, 7.0), "40 positions"),
+        "weights for queries and keys": (lambda num_positions: np.eye(num_positions, k=-1), "two arrays"),
+        "one position short": (lambda num_positions: (np.eye(num_positions - 1), np.eye(num_positions - 1)), "must be"),
+    },
+    "report_score": {
+        "best of all seeds": (report_of(lambda v, t: np.unravel_index(v.argmax(), v.shape)[0], lambda v, t: t.max(),
+                                        lambda t: t.std(ddof=1)), "lucky"),
+        "rate chosen on test data": (report_of(lambda v, t: t.mean(axis=1).argmax(), lambda v, t: t.mean(),
+                                               lambda t: t.std(ddof=1)), "on test data"),
+        "best seed of the right rate": (report_of(best_mean_validation, lambda v, t: t.max(), lambda t: t.std(ddof=1)),
+                                        "best of several"),
+        "validation score": (report_of(best_mean_validation, lambda v, t: v.mean(), lambda t: t.std(ddof=1)), "validation"),
+        "median": (report_of(best_mean_validation, lambda v, t: np.median(t), lambda t: t.std(ddof=1)), "mean of the chosen"),
+        "divided by N": (report_of(best_mean_validation, lambda v, t: t.mean(), lambda t: t.std()), "N - 1"),
+        "range for spread": (report_of(best_mean_validation, lambda v, t: t.mean(), np.ptp), "spread should be"),
+        "always the middle rate": (lambda v, t: (1, t[1].mean(), t[1].std(ddof=1)), "rate"),
     },
 }
 

@@ -68,12 +68,12 @@ def shade(value: float) -> str:
     return SHADES[min(int(value * len(SHADES)), len(SHADES) - 1)]
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     """Columns as wide as their widest cell; names to the left, all else to the right. Floats get three decimals."""
-    cells = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
+    cells = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = []
-    for row in [list(header), *cells]:
-        first = f"{row[0]:<{widths[0]}}"
-        lines.append("  ".join([first, *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]))
+    for name, *figures in cells:
+        to_the_right = [f"{figure:>{width}}" for figure, width in zip(figures, widths[1:], strict=True)]
+        lines.append("  ".join([f"{name:<{widths[0]}}", *to_the_right]))
     return "\n".join(lines)

@@ -1,6 +1,6 @@
-"""Solutions of the exercises in `tutorials/01_softmax.py`. Each function goes in the place of the empty one of the same name.
+"""Solutions of the exercises in `tutorials/01_softmax.py`.
 
-Licence of this file, as of all exercises: CC BY 4.0.
+Each function goes in the place of the empty one of the same name. Licence of this file, as of all exercises: CC BY 4.0.
 """
 
 import numpy as np

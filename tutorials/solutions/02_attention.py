@@ -1,6 +1,6 @@
-"""Solutions of the exercises in `tutorials/02_attention.py`. Each function goes in the place of the empty one of the same name.
+"""Solutions of the exercises in `tutorials/02_attention.py`.
 
-Licence of this file, as of all exercises: CC BY 4.0.
+Each function goes in the place of the empty one of the same name. Licence of this file, as of all exercises: CC BY 4.0.
 """
 
 import numpy as np
