@@ -6,6 +6,7 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def prose_of_the_standard_library() -> str:
 
 
 def text_and_source(path: str | PathLike[str] | None) -> tuple[str, str]:
-    """The text of the file, or the default. Raises InputError if the file is missing, empty or not UTF-8."""
+    """The text of the file and its name, or the default. Raises InputError if the file is missing, empty or not UTF-8."""
     if path is None:
         return prose_of_the_standard_library(), "pydoc_data.topics"
-    return read_text(path), str(path)
+    return read_text(path), Path(path).name

@@ -11,7 +11,7 @@ import numpy as np
 
 from baselines_np.comparison.arms import configuration, create_model
 from baselines_np.comparison.cost import count_flops, peak_bytes
-from baselines_np.comparison.settings import N_GRAM_ARMS, Experiment
+from baselines_np.comparison.settings import Experiment
 from baselines_np.comparison.task import Batch, Prediction, predict, stream
 from transformer_np.layer import count_parameters
 from transformer_np.training.loop import train_step
@@ -35,12 +35,12 @@ class RunKey(NamedTuple):
 
 def execute(experiment: Experiment, key: RunKey, report: Report) -> Run:
     """The whole run. It depends on its arguments alone: not on what ran before it in the same process, nor beside it."""
-    if key.arm in N_GRAM_ARMS:
+    if key.learning_rate is None:
         return _count_n_grams(experiment, key, report)
-    return _train(experiment, key, report)
+    return _train(experiment, key, key.learning_rate, report)
 
 
-def _train(experiment: Experiment, key: RunKey, report: Report) -> Run:
+def _train(experiment: Experiment, key: RunKey, peak_rate: float, report: Report) -> Run:
     task, training = experiment.task, experiment.training
     config = configuration(experiment, key.arm)
     model = create_model(config, np.random.default_rng([10, key.seed]))
@@ -55,8 +55,8 @@ def _train(experiment: Experiment, key: RunKey, report: Report) -> Run:
     for step in range(training.steps):
         started = time.perf_counter()
         tokens, targets = task.draw(data)
-        rate = warmup_cosine(step, peak=key.learning_rate, warmup=training.warmup, total=training.steps,
-                             floor=key.learning_rate * training.final_rate)
+        rate = warmup_cosine(step, peak=peak_rate, warmup=training.warmup, total=training.steps,
+                             floor=peak_rate * training.final_rate)
         trained, state, taken = train_step(model, optimizer, state, tokens, targets, learning_rate=rate,
                                            clip_norm=training.clip_norm)
         seconds += time.perf_counter() - started

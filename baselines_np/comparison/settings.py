@@ -114,7 +114,7 @@ def _language_model(full: bool, text: str | PathLike[str] | None) -> Experiment:
     content, source = text_and_source(text)
     task = LanguageModel.create(content, source, context=64, batch=12)
     bigram = predict(task.n_gram(2), *task.test()).nats / math.log(2)
-    training = Training(steps=240, learning_rates=(2e-3, 4e-3), warmup=20, final_rate=0.1, weight_decay=0.1, evaluate_every=30)
+    training = Training(steps=300, learning_rates=(5e-3, 1e-2), warmup=20, final_rate=0.1, weight_decay=0.1, evaluate_every=60)
     size = Size(width=64, layers=2, heads=4, positions="learned")
     if full:
         # nanoGPT's recipe for a CPU: 4 layers, 4 heads, width 128, context 64, batch 12, 2000 steps, no dropout

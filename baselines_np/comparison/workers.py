@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -154,7 +155,7 @@ def _serve(connection: Connection) -> None:
         while True:
             experiment, key = connection.recv()
             try:
-                run = execute(experiment, key, lambda step, score, key=key: connection.send(Stepped(key, step, score)))
+                run = execute(experiment, key, partial(_tell, connection, key))
             except (EOFError, BrokenPipeError, ConnectionError):
                 raise
             except Exception as error:
@@ -163,3 +164,7 @@ def _serve(connection: Connection) -> None:
                 connection.send(Ended(key, run))
     except (EOFError, BrokenPipeError, ConnectionError):
         pass
+
+
+def _tell(connection: Connection, key: RunKey, step: int, score: float) -> None:
+    connection.send(Stepped(key, step, score))
