@@ -150,8 +150,9 @@ def _transformer_models_text_best(document: Document) -> Judgement:
     rivals = [arm for arm in (*RECURRENT, "tcn") if arm in document["arms"] and document["arms"][arm]["runs"]]
     ours = [run["score"] for run in document["arms"]["transformer"]["runs"]]
     behind = [arm for arm in rivals if max(ours) < min(run["score"] for run in document["arms"][arm]["runs"])]
+    steps = document["arms"]["transformer"]["runs"][0]["steps"]
     return (_verdict([arm in behind for arm in rivals]),
-            f"Bits per character of held-out text after as many steps: {_scored('transformer', document)}; "
+            f"Bits per character of held-out text after {steps} steps: {_scored('transformer', document)}; "
             f"{series([_scored(arm, document) for arm in rivals])}.")
 
 

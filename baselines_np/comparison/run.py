@@ -88,7 +88,7 @@ def _count_n_grams(experiment: Experiment, key: RunKey, report: Report) -> Run:
     report(0, scores["validation_score"])
     return {"seed": key.seed, "learning_rate": None, "steps": 0, "seconds": seconds, **scores,
             "curve": [[0, scores["validation_score"]]],
-            "steps_to_threshold": 0 if experiment.reached(scores["validation_score"]) else None,
+            "steps_to_threshold": 0 if experiment.reached(scores["score"]) else None,
             "diverged": False, "parameters": model.parameters, "flops_per_step": 0, "peak_bytes": peak, "config": config}
 
 
