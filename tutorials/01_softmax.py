@@ -100,6 +100,8 @@ assert np.allclose(J.sum(axis=0), 0), "each column sums to 0: what one share gai
 #
 #     row = 0 + 0 - 1 * 3/6 = -1/2
 #     d_x = [1/6 (0 + 1/2), 2/6 (0 + 1/2), 3/6 (-1 + 1/2)] = [1/12, 1/6, -1/4]
+#
+# To lower the loss, each score moves against its gradient: score 3 up, the other two down.
 
 # %%
 d_y = np.array([0.0, 0.0, -1.0])                # [N]

@@ -7,7 +7,8 @@
 # directions.
 #
 # You need tutorial 1. Run it from top to bottom (`python tutorials/02_attention.py`), step through it in a debugger,
-# or open it as a notebook. It takes some ten seconds, nearly all of them for training the gallery of wrong versions.
+# or open it as a notebook. It takes five to ten seconds, nearly all of them for training the gallery of wrong
+# versions.
 #
 # Letters: B sequences in a batch, T positions that ask (queries), S positions that answer (keys and values), D
 # numbers for each position, H heads, E = D / H numbers for each position in one head.
@@ -34,6 +35,7 @@ from transformer_np import (
     causal_mask,
     cross_entropy_backward,
     cross_entropy_forward,
+    named_arrays,
     softmax_backward,
     softmax_forward,
 )
@@ -288,13 +290,14 @@ print(report)
 report.raise_if_failed()
 
 # %% [markdown]
-# The layer, with its eight weights, in one call. One of them is worth a look: `key.bias`. Its gradient is not small,
-# it is *zero*. Adding the same vector b to every key adds `q . b` to every score of a query, and softmax does not
-# notice a common shift.
+# The layer, with its eight arrays of weights and biases, in one call. One of them is worth a look: `key.bias`. Its
+# gradient is not small, it is *zero*. Adding the same vector b to every key adds `q . b` to every score of a query,
+# and softmax does not notice a common shift.
 
 # %%
 report = check_layer(layer, [x, x])
 report.raise_if_failed()
+assert len(named_arrays(layer)) == 8
 y, cache = layer.forward(x, x)
 _, _, d_layer = layer.backward(rng.standard_normal(y.shape), cache)
 print(str(report).splitlines()[0])
@@ -306,8 +309,8 @@ assert np.abs(d_layer.key.bias).max() < 1e-14 < 1e-3 < np.abs(d_layer.query.bias
 # ## 2.7 A gallery of wrong versions that still train
 #
 # A task that needs attention: three random letters, repeated. `c a f c a f c a f ...` The next letter is the one that
-# came two places before the current one. The first three letters cannot be known, so of the 9 predictions 2 are pure
-# guessing, among 6 letters. The best possible loss is
+# came two places before the current one. The first letter is given, the second and the third cannot be known: of the
+# 9 predictions, 2 are pure guessing, among 6 letters. The best possible loss is
 #
 #     2 / 9 * log 6
 #
@@ -503,12 +506,13 @@ for name, (_, losses) in trained.items():
 # %% [markdown]
 # Read the column on the right as if you did not know. The version without gradient for its keys ends beside the right
 # one. So does the one scaled by the model width, and dropout with the wrong weights beside dropout with the right
-# ones. Only one row stands out, and it stands out by being *best*: the reversed mask. It lets each query see the
-# future and nothing else, so the answer is on the table. It went below the floor, and no honest model can. **Too good
-# is a symptom.**
+# ones. Two rows stand out. Without the row term, the loss halves and then creeps up: who would not try a smaller
+# learning rate first? And the reversed mask stands out by being *best*. It lets each query see the future and nothing
+# else, so the answer is on the table. It went below the floor, and no honest model can. **Too good is a symptom.**
 
 # %%
 last = {name: losses[-1] for name, (_, losses) in trained.items()}
+assert last["no row term"] > trained["no row term"][1][2], "it creeps up"
 assert abs(last["no gradient for the keys"] - last["right"]) < 0.05
 assert abs(last["scaled by the model width"] - last["right"]) < 0.05
 assert abs(last["weights before dropout"] - last["right, with dropout"]) < 0.05
@@ -519,9 +523,10 @@ assert last["mask polarity reversed"] < FLOOR < min(loss for name, loss in last.
 #
 # Three tests, and none of them trains anything.
 #
-# 1. *Is backward the derivative of forward?* The complex step. 2. *Is forward attention?* A second opinion: loops
-# over single numbers, written from the equation, slow and hard to get wrong. 3. *Is the past safe from the future?*
-# The theorem of section 2.4.
+# 1. *Is backward the derivative of forward?* The complex step.
+# 2. *Is forward attention?* A second opinion: loops over single numbers, written from the equation, slow and hard to
+#   get wrong.
+# 3. *Is the past safe from the future?* The theorem of section 2.4.
 
 # %%
 def attention_by_loops(q, k, v):

@@ -80,8 +80,11 @@ assert asked.sum() == PAIRS
 #     either_t = tanh(K (p + x_t - 0.5))
 #     both_t   = tanh(K (p + x_t - 1.5))                with p = (either_{t-1} - both_{t-1}) / 2
 #
-# Check p by hand: (-1, -1) gives 0; (+1, -1) gives 1; (+1, +1) gives 0. Now read off the weights of `h_t = tanh(x_t
-# W_x + h_{t-1} W_h + b)`:
+# Check p by hand: (-1, -1) gives 0; (+1, -1) gives 1; (+1, +1) gives 0. Now put p into the two lines, and read off
+# the weights of
+#
+#     h_t = tanh(x_t W_x + h_{t-1} W_h + b)           h = [either, both]
+
 
 # %%
 K = 10.0
@@ -112,16 +115,16 @@ assert weight_x.size + weight_h.size + bias.size == 8
 # %% [markdown]
 # And attention? It takes a *mean* over positions. In a mean over n tosses, one toss has a part of 1/n, and yet any
 # single toss flips the answer. The longer the sequence, the finer the difference that the rest of the network must
-# read. It can be done at any one length (Chiang and Cholak 2022 write such weights down). Learning it from examples,
-# and at lengths never seen, is another matter.
+# read. It can be done (Chiang and Cholak 2022 write such weights down). Learning it from examples is another matter.
 #
 # ## 3.3 By hand: recall with two attentions
 #
 # Now the other task. Two attentions, each with one job:
 #
 # 1. *What stood just before me?* Every position looks one place back, and takes along the token it finds there. Now
-# the place of each value knows its key. 2. *Where does my key stand as the one before?* A query looks for places that
-# took its own key along, and takes the value there.
+#   the place of each value knows its key.
+# 2. *Where does my key stand as the one before?* A query looks for places that took its own key along, and takes the
+#   value there.
 #
 # Known as an induction head (Olsson et al. 2022). Write tokens and places as one-hot rows, so that a product of query
 # and key is 1 where they are equal and 0 elsewhere. Times 50, softmax makes that all or nothing.
@@ -201,7 +204,7 @@ print(table(["floating point operations", "attention", "LSTM"], rows))
 
 # %% [markdown]
 # Operations are not time. Attention does its own in a few large products, all positions at once. The LSTM must wait
-# for each step before it can begin the next. On a machine with many cores, that is what decides for long sequences.
+# for each step before it can begin the next. On a machine with many cores, that can weigh more than the count.
 #
 # ## 3.5 The code, and the check
 #
@@ -324,8 +327,9 @@ assert min(far["LSTM"]) > 0.99
 assert far["Transformer"][0] < 0.9 and max(far["Transformer"][1:]) < 0.6
 
 # %% [markdown]
-# Inside the trained lengths, the Transformer is on its way. Beyond them, it tosses a coin: it has learned *places*,
-# and there are new ones. The LSTM has learned *the rule*, the one with the two neurons.
+# Inside the trained lengths, the Transformer is on its way. Beyond them, it tosses a coin: what it has learned is
+# tied to the places it has seen. The LSTM goes on without a mistake: it has learned a rule for one step, and a step
+# is the same at every place.
 #
 # Now recall. Three values have been shown, so someone who guesses one of them scores 0.33.
 
@@ -338,11 +342,12 @@ assert 0.3 < test["LSTM"] < 0.85
 
 # %% [markdown]
 # The Transformer has it, and not little by little: for a while nothing happens, then within some steps everything
-# does. That is when its two attentions find each other.
+# does. (Olsson et al. 2022 saw the same jump in large models, and traced it to the forming of heads like the two
+# above.)
 #
 # **Look at the rates.** At 0.001 the Transformer wins, far ahead. At 0.008 it never leaves the ground, and the LSTM
-# is in front! Had we tried a single rate, that rate would have chosen the winner. Many published comparisons are of
-# this kind.
+# is in front! Had we tried a single rate, that rate would have chosen the winner. A comparison with one rate is a
+# comparison of rates.
 
 # %%
 by_rate = {rate: {arm: runs["recall", arm, rate].curve[-1] for arm in ARMS} for rate in RATES}
