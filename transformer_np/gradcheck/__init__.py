@@ -1,6 +1,7 @@
 """Is a hand-written backward pass right? Ask on plain callables, or on a layer.
 
     report = check_gradients(forward, backward, inputs)     a pair of functions
+    report = check_vjp(function, vjp, inputs)               plain functions: vjp(d_output, *inputs) -> gradients
     report = check_layer(layer, inputs)                     a layer and all its weights
     report.ok, print(report), report.raise_if_failed()
 
@@ -10,7 +11,7 @@
 """
 
 from transformer_np.gradcheck.against import check_against
-from transformer_np.gradcheck.check import check_gradients, check_layer
+from transformer_np.gradcheck.check import check_gradients, check_layer, check_vjp
 from transformer_np.gradcheck.examples import (
     Example,
     layer_example,
@@ -20,5 +21,5 @@ from transformer_np.gradcheck.examples import (
 )
 from transformer_np.gradcheck.report import Check, GradientError, Report
 
-__all__ = ["Check", "Example", "GradientError", "Report", "check_against", "check_gradients", "check_layer",
+__all__ = ["Check", "Example", "GradientError", "Report", "check_against", "check_gradients", "check_layer", "check_vjp",
            "layer_example", "pair_example", "random_mask", "with_random_weights"]

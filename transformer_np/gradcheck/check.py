@@ -1,4 +1,4 @@
-"""Check a pair of functions, or a layer with all its weights: the two calls that a user makes."""
+"""Check a pair of functions, a function and its vjp, or a layer with all its weights: the calls that a user makes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import numpy as np
 
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.outputs import random_cotangents
-from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer
+from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer, pair_of_vjp
 from transformer_np.gradcheck.properties import PROPERTIES
 from transformer_np.gradcheck.report import Check, Report
 from transformer_np.gradcheck.values import check_values
 from transformer_np.layer import Layer
 
+METHODS = ("auto", "complex_step")
+PROFILES = ("float64",)
+
 
 def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
-                    name: str | None = None) -> Report:
+                    method: str = "auto", profile: str = "float64", name: str | None = None) -> Report:
     """Check a pair of functions against the complex step, and for what every pair must keep.
 
         report = check_gradients(softmax_forward, softmax_backward, [x])
@@ -34,13 +37,23 @@ def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], i
 
     Never raises for what forward and backward do: that is in the report. Raises ValueError if `inputs` are no arrays.
     """
-    if name is None:
-        name = str(getattr(forward, "__name__", type(forward).__name__))
-    return _report(lambda: pair_of_functions(forward, backward, inputs), name, seed)
+    return _report(lambda: pair_of_functions(forward, backward, inputs), name or _name_of(forward), seed, method, profile)
 
 
-def check_layer(layer: Layer, inputs: Sequence[Any], *, seed: int = 0, rng_seed: int | None = None, name: str | None = None,
-                **settings: Any) -> Report:
+def check_vjp(function: Callable[..., Any], vjp: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
+              method: str = "auto", profile: str = "float64", name: str | None = None) -> Report:
+    """Check a function and its vector-Jacobian product, which work without a cache, as `check_gradients` checks a pair.
+
+        report = check_vjp(softmax, softmax_vjp, [x])
+
+    function: `function(*inputs) -> output`.   vjp: `vjp(d_output, *inputs) -> gradients`.
+    What goes in and comes out, the settings and the errors are as for `check_gradients`.
+    """
+    return _report(lambda: pair_of_vjp(function, vjp, inputs), name or _name_of(function), seed, method, profile)
+
+
+def check_layer(layer: Layer, inputs: Sequence[Any], *, seed: int = 0, rng_seed: int | None = None, method: str = "auto",
+                profile: str = "float64", name: str | None = None, **settings: Any) -> Report:
     """Check a layer as `check_gradients` checks a pair: the gradient of every input and of every weight, by its dotted name.
 
         report = check_layer(MultiHeadAttention.create(6, 2, rng=rng), [x, memory, mask])
@@ -56,11 +69,19 @@ def check_layer(layer: Layer, inputs: Sequence[Any], *, seed: int = 0, rng_seed:
         fresh = {} if rng_seed is None else {"rng": np.random.default_rng(rng_seed)}
         return layer.forward(*inputs, **fresh, **settings)
 
-    return _report(lambda: pair_of_layer(layer, inputs, forward), name or type(layer).__name__, seed)
+    return _report(lambda: pair_of_layer(layer, inputs, forward), name or type(layer).__name__, seed, method, profile)
 
 
-def _report(fresh: Callable[[], Pair], name: str, seed: int) -> Report:
+def _name_of(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _report(fresh: Callable[[], Pair], name: str, seed: int, method: str, profile: str) -> Report:
     """`fresh` makes the pair with new copies of its arrays: what one check finds damaged does not harm the next."""
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}, expected one of {', '.join(METHODS)}")
+    if profile not in PROFILES:
+        raise ValueError(f"profile {profile!r}, expected one of {', '.join(PROFILES)}")
     pair = fresh()
     if not pair.arguments:
         raise ValueError(f"{name}: no input is floating and there are no weights, so there is no gradient to check")
@@ -72,7 +93,7 @@ def _report(fresh: Callable[[], Pair], name: str, seed: int) -> Report:
         cotangents = random_cotangents(base.members, rng)
         gradients = backward_pass(pair, base, cotangents)
     except Fault as fault:
-        return Report(name, (Check("forward and backward run", False, str(fault)),))
+        return Report(name, (Check(f"{pair.called[0]} and {pair.called[1]} run", False, str(fault)),))
     checks = check_values(pair, base, cotangents, gradients, rng)
     for question, answer in PROPERTIES.items():
         checks.append(_ask(question, answer, fresh(), rng))

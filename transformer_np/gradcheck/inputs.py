@@ -1,7 +1,7 @@
-"""The inputs of a forward pass: arrays, numbers, None, and tuples of them, such as the state (h, c) of an LSTM.
+"""The inputs of a forward pass: arrays, numbers, None, and nested tuples and dicts of them, such as the state (h, c) of an LSTM.
 
-Those with a floating dtype are differentiated: the arguments. The others are constants. A tuple is taken apart for the checks,
-put together again for forward, and its gradient is a tuple.
+Those with a floating dtype are differentiated: the arguments. The others are constants. A tuple or dict is taken apart for the
+checks, put together again for forward, and its gradient is a tuple or dict.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from transformer_np.gradcheck.foreign import is_floating, like, to_numpy
+from transformer_np.gradcheck.trees import leaves, map_leaves, members
 from transformer_np.layer import Array, describe
 
 
@@ -20,42 +22,47 @@ class Fault(Exception):
 
 
 class Inputs:
-    """names, arguments: what is differentiated, in float64.   constants: the rest.   All are copies of what was given."""
+    """names, arguments: what is differentiated, in float64.   constants: the rest.   All are copies of what was given, and NumPy
+    arrays whatever they came as."""
 
-    def __init__(self, forward: Callable[..., Any], inputs: Sequence[Any]) -> None:
-        """Raises ValueError for an input that is no array, number, None or tuple of them."""
+    def __init__(self, forward: Callable[..., Any], inputs: Sequence[Any], *,
+                 called: tuple[str, str] = ("forward", "backward")) -> None:
+        """Raises ValueError for an input that is no array, number, None or tuple or dict of them."""
+        name_of_forward = called[0]
         if not isinstance(inputs, tuple | list):
-            raise ValueError(f"inputs is {phrase(inputs)}, expected a list or tuple of the arguments of forward")
+            raise ValueError(f"inputs is {phrase(inputs)}, expected a list or tuple of the arguments of {name_of_forward}")
         self.tree = tuple(inputs)
         self.names: tuple[str, ...] = ()
         self.arguments: tuple[Array, ...] = ()
         self.constants: tuple[Any, ...] = ()
-        for name, leaf in _leaves(self.tree, _parameter_names(forward, len(inputs))):
-            if not (leaf is None or isinstance(leaf, np.ndarray | np.generic | float | int)):
-                raise ValueError(f"input {name} is {phrase(leaf)}, expected an array, a number, None or a tuple of them; "
-                                 "a setting belongs into forward: lambda x: forward(x, setting)")
-            if leaf is not None and np.iscomplexobj(np.asarray(leaf)):
+        self.called = called
+        for name, leaf in _named_leaves(self.tree, _parameter_names(forward, len(inputs))):
+            array = to_numpy(leaf)
+            if leaf is not None and array is None:
+                raise ValueError(f"input {name} is {phrase(leaf)}, expected an array, a number, None or a tuple or dict of them; "
+                                 f"a setting belongs into {name_of_forward}: lambda x: {name_of_forward}(x, setting)")
+            if array is not None and np.iscomplexobj(array):
                 raise ValueError(f"input {name} is {phrase(leaf)}, expected real numbers")
-            if _is_floating(leaf):
+            if is_floating(leaf):
                 self.names += (name,)
-                self.arguments += (np.array(leaf, np.float64),)
+                self.arguments += (np.array(array, np.float64),)
             else:
-                self.constants += (leaf.copy() if isinstance(leaf, np.ndarray) else leaf,)
+                self.constants += (leaf if array is None or not hasattr(leaf, "shape") else array.copy(),)
 
     def rebuild(self, arguments: Sequence[Array], constants: Sequence[Any]) -> tuple[Any, ...]:
-        """The inputs as forward takes them, with these arguments and constants in their places."""
+        """The inputs as forward takes them, with these arguments and constants in their places, in the library that each came
+        from."""
         next_argument, next_constant = iter(arguments), iter(constants)
 
-        def build(node: Any) -> Any:
-            if isinstance(node, tuple):
-                return tuple(build(item) for item in node)
-            return next(next_argument) if _is_floating(node) else next(next_constant)
+        def build(leaf: Any) -> Any:
+            value = next(next_argument) if is_floating(leaf) else next(next_constant)
+            return like(value, leaf) if value is not None else None
 
-        return build(self.tree)
+        return map_leaves(build, self.tree)
 
     def gradients(self, returned: Sequence[Any]) -> tuple[Any, ...]:
         """One gradient for each argument, from what backward returned. Raises Fault if their number is not right."""
-        return tuple(_flatten_gradients(returned, self.tree, self.names))
+        return tuple(_flatten_gradients(list(returned), list(self.tree), self.names, self.called[1]))
 
 
 def phrase(value: Any) -> str:
@@ -67,17 +74,9 @@ def phrase(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _is_floating(leaf: Any) -> bool:
-    return leaf is not None and np.issubdtype(np.asarray(leaf).dtype, np.floating)
-
-
-def _leaves(tree: tuple[Any, ...], names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """The leaves of nested tuples: `state[0]` and `state[1]` of a tuple called state."""
+def _named_leaves(tree: tuple[Any, ...], names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     for name, node in zip(names, tree, strict=True):
-        if isinstance(node, tuple):
-            yield from _leaves(node, [f"{name}[{index}]" for index in range(len(node))])
-        else:
-            yield name, node
+        yield from leaves(node, name)
 
 
 def _parameter_names(forward: Callable[..., Any], count: int) -> list[str]:
@@ -94,29 +93,47 @@ def _parameter_names(forward: Callable[..., Any], count: int) -> list[str]:
     return names
 
 
-def _flatten_gradients(returned: Sequence[Any], tree: tuple[Any, ...], names: Sequence[str]) -> Iterator[Any]:
-    """An integer has no gradient. An input that is None, given or left out, has None or nothing in its place."""
-    floating = [node for node in tree if _has_floating(node)]
-    places = [node for node in tree if _has_floating(node) or node is None]
-    returned = list(returned)
-    while len(returned) > len(places) and returned[-1] is None:
+def _flatten_gradients(returned: list[Any], nodes: list[Any], names: Sequence[str], who: str) -> Iterator[Any]:
+    """One for each floating leaf. An integer has none: None in its place, or nothing. So has an input that is None."""
+    floating = [node for node in nodes if _has_floating(node)]
+    with_none = [node for node in nodes if _has_floating(node) or node is None]
+    while len(returned) > len(with_none) and returned[-1] is None:
         returned.pop()
-    if len(returned) not in (len(floating), len(places)):
-        raise Fault(f"backward returned {len(returned)} gradients of inputs, expected {len(floating)}, "
+    for places in (floating, with_none, nodes):
+        if len(returned) == len(places):
+            break
+    else:
+        raise Fault(f"{who} returned {len(returned)} gradients of inputs, expected {len(floating)}, "
                     f"one for each floating input: {', '.join(names)}")
-    for gradient, node in zip(returned, floating if len(returned) == len(floating) else places, strict=True):
-        if node is None:
-            if gradient is not None:
-                raise Fault(f"backward returned {phrase(gradient)} for an input that was None, expected None")
-        elif not isinstance(node, tuple):
-            yield gradient
-        elif gradient is None:
-            yield from (None for _, leaf in _leaves(node, [""] * len(node)) if _is_floating(leaf))
-        elif isinstance(gradient, tuple):
-            yield from _flatten_gradients(gradient, node, names)
-        else:
-            raise Fault(f"backward returned {phrase(gradient)} for an input that was {phrase(node)}, expected a tuple")
+    for gradient, node in zip(returned, places, strict=True):
+        yield from _flatten_gradient(gradient, node, who)
+
+
+def _flatten_gradient(gradient: Any, node: Any, who: str) -> Iterator[Any]:
+    inside = members(node)
+    if not _has_floating(node):
+        if gradient is not None and members(gradient) is None:
+            raise Fault(f"{who} returned {phrase(gradient)} for an input that was {phrase(node)}, expected None")
+    elif inside is None:
+        yield gradient
+    elif gradient is None:
+        yield from (None for _, leaf in leaves(node, "") if is_floating(leaf))
+    elif isinstance(node, dict):
+        if not isinstance(gradient, dict):
+            raise Fault(f"{who} returned {phrase(gradient)} for an input that was a dict, expected a dict")
+        missing = [key for key, item in node.items() if _has_floating(item) and key not in gradient]
+        unexpected = [key for key in gradient if key not in node]
+        if missing or unexpected:
+            raise Fault(f"{who} returned a dict of {list(gradient)} for an input that was a dict of {list(node)}: "
+                        f"missing {missing}, unexpected {unexpected}")
+        for key, item in node.items():
+            yield from _flatten_gradient(gradient.get(key), item, who)
+    elif isinstance(gradient, tuple):
+        names = [name for name, leaf in leaves(node, "") if is_floating(leaf)]
+        yield from _flatten_gradients(list(gradient), list(node), names, who)
+    else:
+        raise Fault(f"{who} returned {phrase(gradient)} for an input that was {phrase(node)}, expected a tuple")
 
 
 def _has_floating(node: Any) -> bool:
-    return any(_has_floating(item) for item in node) if isinstance(node, tuple) else _is_floating(node)
+    return any(is_floating(leaf) for _, leaf in leaves(node, ""))

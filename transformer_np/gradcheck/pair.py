@@ -5,7 +5,8 @@
     forward       arguments, constants -> (output, cache)
     backward      d_output, cache -> one gradient for each argument
 
-The calls are guarded: whatever a user's callable does wrong becomes a `Fault`, a sentence that names it.
+The calls are guarded: whatever a user's callable does wrong becomes a `Fault`, a sentence that names it. Arrays of other
+libraries come out of them as NumPy arrays, and go into them as what they were.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from transformer_np.gradcheck.foreign import Unsupported, is_floating_dtype, to_numpy
 from transformer_np.gradcheck.inputs import Fault, Inputs, phrase
 from transformer_np.gradcheck.outputs import arrange_cotangents, floating_members
 from transformer_np.layer import Array, Layer, describe, named_arrays, with_arrays
@@ -30,6 +32,7 @@ class Pair:
     constants: tuple[Any, ...]
     forward: Callable[[Sequence[Array], Sequence[Any]], Any]
     backward: Callable[[Any, Any], tuple[Any, ...]]
+    called: tuple[str, str] = ("forward", "backward")       # as the user calls the two
 
 
 def pair_of_functions(forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[Any]) -> Pair:
@@ -43,6 +46,20 @@ def pair_of_functions(forward: Callable[..., Any], backward: Callable[..., Any],
         return given.gradients(_several(backward(d_output, cache)))
 
     return Pair(given.names, given.arguments, len(given.arguments), given.constants, call_forward, call_backward)
+
+
+def pair_of_vjp(function: Callable[..., Any], vjp: Callable[..., Any], inputs: Sequence[Any]) -> Pair:
+    """`function(*inputs) -> output`, `vjp(d_output, *inputs) -> gradients`: the inputs are the cache."""
+    given = Inputs(function, inputs, called=("function", "vjp"))
+
+    def call_function(arguments: Sequence[Array], constants: Sequence[Any]) -> Any:
+        built = given.rebuild(arguments, constants)
+        return function(*built), built
+
+    def call_vjp(d_output: Any, cache: Any) -> tuple[Any, ...]:
+        return given.gradients(_several(vjp(d_output, *cache)))
+
+    return Pair(given.names, given.arguments, len(given.arguments), given.constants, call_function, call_vjp, given.called)
 
 
 def pair_of_layer(layer: Layer, inputs: Sequence[Any], forward: Callable[..., Any]) -> Pair:
@@ -103,14 +120,15 @@ def forward_pass(pair: Pair, arguments: Sequence[Array], constants: Sequence[Any
                 warned: list[str] | None = None) -> Outcome:
     """Call forward. Raises Fault.   warned: where to put the warnings; they are dropped without it."""
     dtype = arguments[0].dtype
-    result, caught = _call("forward", dtype, pair.forward, arguments, pair.constants if constants is None else constants)
-    if any(issubclass(warning.category, np.exceptions.ComplexWarning) for warning in caught):
-        raise Fault("forward casts complex numbers to real ones, so the complex step cannot measure it: "
+    name, _ = pair.called
+    result, caught = _call(name, dtype, pair.forward, arguments, pair.constants if constants is None else constants)
+    if np.issubdtype(dtype, np.complexfloating) and any(map(_drops_imaginary_part, caught)):
+        raise Fault(f"{name} casts complex numbers to real ones, so the complex step cannot measure it: "
                     "keep float() away, and give what it allocates the dtype of its inputs")
     if warned is not None:
-        warned += [f"forward warns for {dtype} inputs: {warning.category.__name__}: {warning.message}" for warning in caught]
+        warned += [f"{name} warns for {dtype} inputs: {warning.category.__name__}: {warning.message}" for warning in caught]
     if not _is_pair(result):
-        raise Fault(f"forward returned {phrase(result)}, expected a tuple of two: (output, cache)")
+        raise Fault(f"{name} returned {phrase(result)}, expected a tuple of two: (output, cache)")
     output, cache = result
     return Outcome(output, floating_members(output, dtype), cache)
 
@@ -122,11 +140,24 @@ def backward_pass(pair: Pair, outcome: Outcome, cotangents: Sequence[Array], *,
     cotangents: one for each floating member of the output.   warned: as for `forward_pass`.
     """
     dtype = cotangents[0].dtype
-    d_output = arrange_cotangents(outcome.output, cotangents)
-    gradients, caught = _call("backward", dtype, pair.backward, d_output, outcome.cache)
+    _, name = pair.called
+    d_output = _arranged(outcome, cotangents)
+    gradients, caught = _call(name, dtype, pair.backward, d_output, outcome.cache)
     if warned is not None:
-        warned += [f"backward warns for {dtype} inputs: {warning.category.__name__}: {warning.message}" for warning in caught]
+        warned += [f"{name} warns for {dtype} inputs: {warning.category.__name__}: {warning.message}" for warning in caught]
     return tuple(_fitting(*each) for each in zip(pair.names, pair.arguments, gradients, strict=True))
+
+
+def _arranged(outcome: Outcome, cotangents: Sequence[Array]) -> Any:
+    try:
+        return arrange_cotangents(outcome.output, cotangents)
+    except Unsupported as error:
+        raise Fault(f"the cotangent is {describe(cotangents[0])}: {error}") from None
+
+
+def _drops_imaginary_part(warning: warnings.WarningMessage) -> bool:
+    """NumPy has a category for it, torch only words."""
+    return issubclass(warning.category, np.exceptions.ComplexWarning) or "discards the imaginary part" in str(warning.message)
 
 
 def _call(name: str, dtype: np.dtype, function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[warnings.WarningMessage]]:
@@ -134,7 +165,7 @@ def _call(name: str, dtype: np.dtype, function: Callable[..., Any], *arguments: 
         warnings.simplefilter("always")
         try:
             return function(*arguments), caught
-        except Fault:
+        except (Fault, Unsupported):
             raise
         except Exception as error:
             raise Fault(f"{name} raised {type(error).__name__} for {dtype} inputs: {error}") from error
@@ -143,8 +174,8 @@ def _call(name: str, dtype: np.dtype, function: Callable[..., Any], *arguments: 
 def _fitting(name: str, argument: Array, gradient: Any) -> Array | None:
     if gradient is None:
         return None
-    array = np.asarray(gradient) if isinstance(gradient, np.ndarray | np.generic | float | int) else None
-    if array is None or not np.issubdtype(array.dtype, np.number):
+    array = to_numpy(gradient)
+    if array is None or not (np.issubdtype(array.dtype, np.number) or is_floating_dtype(array.dtype)):
         raise Fault(f"the gradient of {name} is {phrase(gradient)}, expected an array of numbers")
     if array.shape != argument.shape:
         raise Fault(f"the gradient of {name} has shape {list(array.shape)}, expected {list(argument.shape)}")

@@ -30,11 +30,11 @@ def check_values(pair: Pair, base: Outcome, cotangents: Sequence[Array], gradien
     except Fault as fault:
         return [Check(f"gradient of {name}", False, str(fault), argument=name) for name in pair.names]
     scale = gradient_scale([each.numeric for each in measured], base.members, cotangents, pair.arguments)
-    return [_verdict(name, gradient is None, each, scale)
+    return [_verdict(name, pair.called[1], gradient is None, each, scale)
             for name, gradient, each in zip(pair.names, gradients, measured, strict=True)]
 
 
-def _verdict(name: str, absent: bool, measured: Measurement, scale: float) -> Check:
+def _verdict(name: str, who: str, absent: bool, measured: Measurement, scale: float) -> Check:
     analytic, numeric = measured.analytic, measured.numeric
     if numeric.size == 0:
         return Check(f"gradient of {name}", True, "it has no elements", 0.0, RELATIVE_BOUND, name)
@@ -43,7 +43,7 @@ def _verdict(name: str, absent: bool, measured: Measurement, scale: float) -> Ch
     figure = float(error[index])
     says = f"relative error {figure:.1e}, bound {RELATIVE_BOUND:.0e}; {measured.method}"
     if figure > RELATIVE_BOUND:
-        given = "backward gives None, which stands for 0" if absent else f"analytic {analytic[index]:.17g}"
+        given = f"{who} gives None, which stands for 0" if absent else f"analytic {analytic[index]:.17g}"
         says += (f"; worst at {measured.place} {list(index)}: {given}, numeric {numeric[index]:.17g}; "
                  f"wrong: {(error > RELATIVE_BOUND).sum()} of {error.size}")
     return Check(f"gradient of {name}", figure <= RELATIVE_BOUND, says, figure, RELATIVE_BOUND, name)

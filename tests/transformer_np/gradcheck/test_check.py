@@ -305,7 +305,7 @@ def test_a_missing_weight_gradient_counts_as_zero():
 
 @pytest.mark.parametrize("inputs, message", [
     ([["a"]], "input x is a list of 1, expected an array"),
-    ([{}], "input x is a dict"),
+    ([{"a": "b"}], "input x['a'] is a str"),
     ([X + 1j], "input x is complex128[2, 3, 5], expected real numbers"),
     (X, "inputs is float64[2, 3, 5], expected a list or tuple"),
     ([np.arange(3)], "square_forward: no input is floating and there are no weights"),

@@ -1,0 +1,109 @@
+"""Plain callables without a cache, and trees of inputs and outputs."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from transformer_np.gradcheck import check_gradients, check_vjp
+
+X = np.random.default_rng(5).standard_normal((2, 3, 5))
+W = np.random.default_rng(6).standard_normal((5, 4))
+
+
+def linear(x, weight):
+    return x @ weight
+
+
+def linear_vjp(d_y, x, weight):
+    return d_y @ weight.T, x.reshape(-1, 5).T @ d_y.reshape(-1, 4)
+
+
+def test_a_function_and_its_vjp():
+    report = check_vjp(linear, linear_vjp, [X, W])
+    assert report.ok, str(report)
+    assert report.name == "linear"
+    assert [check.argument for check in report.checks if check.argument] == ["x", "weight"]
+
+
+def test_a_wrong_vjp_is_named():
+    report = check_vjp(linear, lambda d_y, x, weight: (d_y @ weight.T, 2 * linear_vjp(d_y, x, weight)[1]), [X, W])
+    assert report.check("gradient of x").ok and not report.check("gradient of weight").ok
+
+
+# ---------------------------------------------------------------------------------------------------- trees
+
+def test_a_dict_of_weights_has_a_dict_of_gradients():
+    def affine(x, weights):
+        return {"y": x @ weights["weight"] + weights["bias"], "rows": 6}
+
+    def affine_vjp(d_output, x, weights):
+        assert list(weights) == ["weight", "ids", "bias"]
+        d_x, d_weight = linear_vjp(d_output, x, weights["weight"])
+        return d_x, {"bias": d_output.sum(axis=(0, 1)), "weight": d_weight}
+
+    report = check_vjp(affine, affine_vjp, [X, {"weight": W, "ids": np.arange(3), "bias": W[0]}])
+    assert report.ok, str(report)
+    assert [check.argument for check in report.checks if check.argument] == ["x", "weights['weight']", "weights['bias']"]
+
+
+def test_dicts_and_tuples_nest_in_inputs_and_outputs():
+    class State(NamedTuple):
+        h: np.ndarray
+        c: np.ndarray
+
+    def step(x, state):
+        return {"y": x * state["top"].h, "state": (State(state["top"].c * x, x + state["low"]), np.arange(2))}
+
+    def step_vjp(d_output, x, state):
+        d_y, ((d_h, d_c),) = d_output["y"], d_output["state"]
+        assert d_output["state"][0].h is d_h
+        return (d_y * state["top"].h + d_h * state["top"].c + d_c,
+                {"top": State(d_y * x, d_h * x), "low": d_c})
+
+    report = check_vjp(step, step_vjp, [X, {"top": State(X + 1, X + 2), "low": X + 3}])
+    assert report.ok, str(report)
+    assert [check.argument for check in report.checks if check.argument] == [
+        "x", "state['top'][0]", "state['top'][1]", "state['low']"]
+
+
+@pytest.mark.parametrize("gradient, message", [
+    (lambda d: {"a": d}, "vjp returned a dict of ['a'] for an input that was a dict of ['a', 'b']: missing ['b'], unexpected []"),
+    (lambda d: {"a": d, "b": d, "c": d}, "missing [], unexpected ['c']"),
+    (lambda d: (d, d), "vjp returned 2 gradients of inputs, expected 1, one for each floating input: w['a'], w['b']"),
+    (lambda d: [(d, d)], "vjp returned a tuple of 2 for an input that was a dict, expected a dict"),
+])
+def test_a_gradient_of_another_form_is_named(gradient, message):
+    report = check_vjp(lambda w: w["a"] + w["b"], lambda d_y, w: gradient(d_y), [{"a": X, "b": X}])
+    assert message in report.check("function and vjp run").says
+
+
+@pytest.mark.parametrize("gradients", [lambda d: (d,), lambda d: (d, None), lambda d: (d, None, None)])
+def test_an_integer_has_none_for_its_gradient_or_nothing(gradients):
+    def take(table, ids, unused):
+        return table[ids]
+
+    def take_vjp(d_y, table, ids, unused):
+        d_table = np.zeros_like(table)
+        np.add.at(d_table, ids, d_y)
+        return gradients(d_table)
+
+    report = check_vjp(take, take_vjp, [W, np.array([1, 1, 4]), np.arange(2)])
+    assert report.ok, str(report)
+
+
+def test_none_declares_a_gradient_absent():
+    assert check_vjp(lambda x, unused: 2 * x, lambda d_y, x, unused: (2 * d_y, None), [X, W]).ok
+    report = check_vjp(linear, lambda d_y, x, weight: (d_y @ weight.T, None), [X, W])
+    assert "vjp gives None" in report.check("gradient of weight").says
+
+
+# ---------------------------------------------------------------------------------------------------- settings
+
+@pytest.mark.parametrize("setting, message", [({"method": "guess"}, "method 'guess', expected one of auto, complex_step"),
+                                              ({"profile": "int8"}, "profile 'int8', expected one of float64")])
+def test_a_setting_that_there_is_not_raises(setting, message):
+    with pytest.raises(ValueError, match=message):
+        check_vjp(linear, linear_vjp, [X, W], **setting)
+    with pytest.raises(ValueError, match=message):
+        check_gradients(linear, linear_vjp, [X, W], **setting)
