@@ -86,8 +86,8 @@ def experiments(suite: str, names: Sequence[str] = EXPERIMENTS, text: str | Path
 
 def _associative_recall(full: bool) -> Experiment:
     # Two layers start to work together suddenly, and in some seeds late: so the rate does not fall. A strong weight decay brings
-    # that moment forward (by a quarter) and costs the other arms nothing.
-    training = Training(steps=400, learning_rates=(1e-3, 2e-3), warmup=50, final_rate=1.0, weight_decay=1.0, evaluate_every=25)
+    # that moment forward by a quarter; RNN, LSTM and TCN come out the same with and without it.
+    training = Training(steps=360, learning_rates=(1e-3, 2e-3), warmup=50, final_rate=1.0, weight_decay=1.0, evaluate_every=25)
     if full:
         training = replace(training, steps=1200, learning_rates=(5e-4, 1e-3, 2e-3, 4e-3), evaluate_every=50)
     return Experiment(
@@ -99,7 +99,7 @@ def _associative_recall(full: bool) -> Experiment:
 
 
 def _state_tracking(full: bool) -> Experiment:
-    training = Training(steps=300, learning_rates=(1e-3, 3e-3), warmup=20, final_rate=0.1, evaluate_every=25)
+    training = Training(steps=250, learning_rates=(1e-3, 3e-3), warmup=20, final_rate=0.1, evaluate_every=25)
     if full:
         training = replace(training, steps=1000, learning_rates=(3e-4, 1e-3, 3e-3, 1e-2), evaluate_every=50)
     return Experiment(
