@@ -1,7 +1,11 @@
-"""The console script `transformer-np`: train a GPT on the characters of a text, and let it write.
+"""The console script `transformer-np`: train a GPT on the characters of a text, let it write, and check a kernel.
 
     transformer-np train --text input.txt --out model
     transformer-np generate model --prompt "To be"
+    transformer-np check FILE.py:forward,backward --against attention
+    transformer-np vectors export DIR
+
+The last two are in `gradcheck/commands.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from transformer_np import __version__
 from transformer_np.command import Parser, real_number, run, whole_number
 from transformer_np.decoding import generate
 from transformer_np.errors import InputError
+from transformer_np.gradcheck.commands import add_commands
 from transformer_np.layer import count_parameters, with_arrays
 from transformer_np.models.gpt import GPT
 from transformer_np.training.checkpoint import read_checkpoint, resume, write_checkpoint
@@ -47,15 +52,21 @@ the text, as many as its context. An empty prompt stands for the start of a line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run("transformer-np", lambda: _dispatch(arguments))
+    right: list[bool] = []
+    status = run("transformer-np", lambda: right.append(_dispatch(arguments)))
+    return status or int(not all(right))
 
 
-def _dispatch(arguments: Sequence[str] | None) -> None:
+def _dispatch(arguments: Sequence[str] | None) -> bool:
+    """Whether what was checked is right; True for a command that checks nothing."""
     options = _parser().parse_args(arguments)
     if options.command == "train":
         train_command(options)
-    else:
+    elif options.command == "generate":
         generate_command(options)
+    else:
+        return options.run(options)
+    return True
 
 
 def _parser() -> Parser:
@@ -64,7 +75,8 @@ def _parser() -> Parser:
     not_negative = real_number(lambda x: x >= 0, "a number that is 0 or more")
     probability = real_number(lambda x: 0 <= x < 1, "a number from 0 to below 1")
 
-    parser = Parser(prog="transformer-np", description="Train a GPT on the characters of a text, and let it write.")
+    parser = Parser(prog="transformer-np",
+                    description="Train a GPT on the characters of a text, let it write, and check kernels.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -95,6 +107,8 @@ def _parser() -> Parser:
                      help="0 always takes the likeliest character, 1 draws as the model says (default 0.8)")
     sub.add_argument("--top-k", type=count, metavar="N", help="draw among the N likeliest characters only (default: all)")
     sub.add_argument("--seed", type=whole, default=0, metavar="N", help="of what is drawn (default 0)")
+
+    add_commands(commands)
     return parser
 
 
