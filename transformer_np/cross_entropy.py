@@ -76,7 +76,7 @@ def cross_entropy_backward(d_loss: float | Array, cache: CrossEntropyCache) -> A
     probabilities, labels, kept, label_smoothing = cache.probabilities, cache.labels, cache.kept, cache.label_smoothing
     count, V = probabilities.shape
     # 2, 3. losses = -(1 - s) log p_target - s mean log p          and d log p_t / d x_v = [v = t] - p_v
-    d_rows = probabilities - label_smoothing / V                                # [N, V]
+    d_rows = probabilities - label_smoothing / max(V, 1)                        # [N, V]
     d_rows[np.arange(count), labels] -= 1 - label_smoothing                     # one target a row, so nothing is repeated
     # 4. loss = losses.sum() / count
     d_rows *= d_loss / max(count, 1)                                            # [N, V]

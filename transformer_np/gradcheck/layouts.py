@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from transformer_np.layer import Array
@@ -20,7 +22,8 @@ def fortran_order(array: Array) -> Array:
 def strided(array: Array) -> Array:
     """Every second number of an array twice as wide. Between them is NaN, or the largest integer, or True: not to be read."""
     wide = np.full([2 * size for size in array.shape], _poison(array.dtype), array.dtype)
-    view = wide[tuple(slice(1, None, 2) for _ in array.shape)]
+    every_second: Any = (..., *(slice(1, None, 2) for _ in array.shape))
+    view = wide[every_second]
     view[...] = array
     return view
 
