@@ -1,0 +1,362 @@
+"""The report that a person reads: one HTML file with everything in it, made of `results.json` and nothing else.
+
+What the page says is worked out here, from the figures; `report.html` says where it stands and `report.css` how it looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from baselines_np.comparison.figures import (
+    COLOURS,
+    Picture,
+    along_picture,
+    attention_pictures,
+    curve_picture,
+    opening_picture,
+    ordered,
+    read_attention,
+)
+from baselines_np.comparison.wording import (
+    EXPERIMENTS,
+    MISSING,
+    WORK,
+    arm_name,
+    bytes_text,
+    count_text,
+    is_transformer,
+    known,
+    level_text,
+    mean_text,
+    plural,
+    score_text,
+    seconds_text,
+    series,
+)
+from transformer_np.errors import InputError
+from transformer_np.files import write_whole
+
+
+def write_report(results: dict[str, Any], path: str | PathLike[str]) -> None:
+    """Write the page to `path`. The same results give the same bytes. Raises InputError when jinja2 or matplotlib is missing."""
+    page = render_report(results).encode()
+    with write_whole(path) as file:
+        file.write(page)
+
+
+def render_report(results: dict[str, Any]) -> str:
+    """The page as text."""
+    try:
+        import jinja2
+    except ImportError:
+        raise InputError("the report needs jinja2: pip install transformer-np[compare]") from None
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    sections = [_section(name, experiment) for name, experiment in results["experiments"].items()]
+    return environment.get_template("report.html").render(
+        suite=results.get("suite", "unnamed"),
+        answer=_answer(sections),
+        openings=[picture for width in (880, 400) if (picture := opening_picture(results, width=width))],
+        sections=sections,
+        not_run=[title for name, title in EXPERIMENTS.items() if name not in results["experiments"]],
+        unfinished=[line for section in sections for line in section.unfinished],
+        machine=_facts(results.get("machine", {})),
+        versions=_facts(results.get("versions", {})),
+        command=results.get("command", ""),
+        seconds=seconds_text(results.get("seconds")),
+        missing=MISSING,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ what the template is given
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An arm, or a baseline, as the tables show it."""
+
+    arm: str
+    name: str
+    score: str
+    solved: str = MISSING
+    seconds: str = MISSING
+    parameters: str = MISSING
+    flops: str = MISSING
+    memory: str = MISSING
+    steps: str = MISSING
+    beyond: str = MISSING
+    learning_rate: str = MISSING
+    leads: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The learning rates that were tried: a row for each arm, a cell for each rate."""
+
+    rates: list[str]
+    rows: list[tuple[str, list[tuple[str, bool]]]]    # name, (score, was it chosen?)
+
+
+@dataclass(frozen=True)
+class _Section:
+    name: str
+    title: str
+    question: str
+    summary: str
+    metric: str
+    better: str
+    threshold: str | None
+    chance: str | None
+    budget: list[tuple[str, str]]
+    finding: str
+    leaders: list[str]
+    ahead: list[str]          # baselines that no arm beats
+    pictures: list[tuple[str, Picture]]
+    attention: list[tuple[str, Picture]]
+    attention_reading: str
+    heads: int                # of a layer: the panels of a row
+    rows: list[_Row]          # arms, the best first
+    baselines: list[_Row]
+    beyond: str | None        # heading of the column
+    grid: _Grid | None
+    configurations: list[tuple[str, list[tuple[str, str]]]]
+    claims: list[dict[str, str]]
+    unfinished: list[str]
+
+
+def _section(name: str, experiment: dict[str, Any]) -> _Section:
+    metric = experiment["metric"]
+    threshold = experiment.get("threshold")
+    leaders = _leaders(experiment)
+    beyond = max((run["by_length"][-1][0] for arm in experiment["arms"].values() for run in arm["runs"] if run.get("by_length")),
+                 default=None)
+    limit = experiment.get("budget", {}).get("trained_length")
+    pictures = [
+        (f"{_capital(metric)} while training", curve_picture(name, experiment)),
+        (f"{_capital(metric)} by position", along_picture(name, experiment, "by_position")),
+        (f"{_capital(metric)} by length", along_picture(name, experiment, "by_length")),
+    ]
+    attention = experiment.get("attention_map")
+    return _Section(
+        name=name,
+        title=experiment.get("title") or EXPERIMENTS.get(name, name),
+        question=experiment["question"],
+        summary=experiment.get("summary", ""),
+        metric=metric,
+        better="higher is better" if experiment.get("higher_is_better", True) else "lower is better",
+        threshold=level_text(threshold, metric) if known(threshold) else None,
+        chance=level_text(experiment["chance"], metric) if known(experiment.get("chance")) else None,
+        budget=_facts(experiment.get("budget", {})),
+        finding=_finding(experiment, leaders),
+        leaders=leaders,
+        ahead=_ahead(experiment, leaders),
+        pictures=[(caption, picture) for caption, picture in pictures if picture],
+        attention=attention_pictures(name, attention) if attention else [],
+        attention_reading=_attention_reading(attention) if attention else "",
+        rows=[_arm_row(arm, data, experiment, arm in leaders, beyond)
+              for arm, data in sorted(ordered(experiment["arms"]), key=lambda item: _rank(experiment, item[1].get("mean")))],
+        baselines=[_Row(label, label, score_text(baseline["score"], metric), note=baseline.get("what", ""))
+                   for label, baseline in experiment.get("baselines", {}).items()],
+        beyond=None if beyond is None else f"At length {beyond:g}" + (f", trained to {limit:g}" if known(limit) else ""),
+        grid=_grid(experiment),
+        configurations=[(arm_name(arm), _facts(data.get("config") or {})) for arm, data in ordered(experiment["arms"])],
+        claims=experiment.get("claims", []),
+        unfinished=_unfinished(experiment),
+    )
+
+
+def _arm_row(arm: str, data: dict[str, Any], experiment: dict[str, Any], leads: bool, beyond: float | None) -> _Row:
+    metric, runs, solved = experiment["metric"], data["runs"], data.get("solved")
+    farthest = [value for run in runs if known(value := dict(run.get("by_length") or []).get(beyond))]
+    return _Row(
+        arm=arm if arm in COLOURS else "other",
+        name=arm_name(arm),
+        score=mean_text(data.get("mean"), data.get("sd") if len(runs) > 1 else None, metric),
+        solved=f"{round(solved * len(runs))} of {len(runs)}" if known(solved) and known(experiment.get("threshold")) else MISSING,
+        seconds=seconds_text(_mean(runs, "seconds")),
+        parameters=count_text(data.get("parameters")),
+        flops=count_text(data.get("flops_per_step")),
+        memory=bytes_text(_mean(runs, "peak_bytes")),
+        steps=_steps_text(runs, experiment),
+        beyond=mean_text(sum(farthest) / len(farthest), None, metric) if farthest else MISSING,
+        learning_rate=", ".join(dict.fromkeys(f"{run['learning_rate']:g}" for run in runs if known(run.get("learning_rate")))),
+        leads=leads,
+    )
+
+
+def _steps_text(runs: Sequence[dict[str, Any]], experiment: dict[str, Any]) -> str:
+    """Every seed's steps to the threshold; one that was not reached is censored at the budget: > 2000."""
+    if not runs or not known(experiment.get("threshold")):
+        return MISSING
+    reached = sorted(run["steps_to_threshold"] for run in runs if known(run.get("steps_to_threshold")))
+    censored = [run["steps"] for run in runs if not known(run.get("steps_to_threshold"))]
+    if not reached:
+        return f"> {max(censored)}"
+    return ", ".join([str(step) for step in reached] + [f"> {steps}" for steps in censored])
+
+
+def _grid(experiment: dict[str, Any]) -> _Grid | None:
+    arms = [(arm, data) for arm, data in ordered(experiment["arms"]) if data.get("grid")]
+    if not arms:
+        return None
+    rates = sorted({entry["learning_rate"] for _, data in arms for entry in data["grid"]})
+    rows = []
+    for arm, data in arms:
+        chosen = {run.get("learning_rate") for run in data["runs"]}
+        cells = []
+        for rate in rates:
+            scores = [score_text(entry["score"], experiment["metric"]) for entry in data["grid"] if entry["learning_rate"] == rate]
+            cells.append((", ".join(scores) or MISSING, rate in chosen))
+        rows.append((arm_name(arm), cells))
+    return _Grid([f"{rate:g}" for rate in rates], rows)
+
+
+# --------------------------------------------------------------------------------------------------------- who wins, in words
+
+
+def _leaders(experiment: dict[str, Any]) -> list[str]:
+    """The arms that nothing here tells from the best: those that solve it with every seed where one does; else those whose mean is
+    as near to the best mean as the larger of the two spreads."""
+    arms = {arm: data for arm, data in ordered(experiment["arms"]) if known(data.get("mean"))}
+    if not arms:
+        return []
+    if known(experiment.get("threshold")) and (solved := [arm for arm, data in arms.items() if data.get("solved") == 1]):
+        return solved
+    best = min(arms.values(), key=lambda data: _rank(experiment, data["mean"]))
+    return [arm for arm, data in arms.items() if abs(data["mean"] - best["mean"]) <= max(data.get("sd") or 0, best.get("sd") or 0)]
+
+
+def _rank(experiment: dict[str, Any], score: float | None) -> float:
+    """Sorts the best first, and what has no score last."""
+    if not known(score):
+        return float("inf")
+    return -score if experiment.get("higher_is_better", True) else score
+
+
+def _finding(experiment: dict[str, Any], leaders: Sequence[str]) -> str:
+    """One sentence with the figures: who leads, who comes next, and what a rule without learning scores."""
+    arms, metric = experiment["arms"], experiment["metric"]
+    if not leaders:
+        return "No run has finished yet."
+
+    def named(arm: str) -> str:
+        score = mean_text(arms[arm]["mean"], arms[arm].get("sd") if len(arms[arm]["runs"]) > 1 else None, metric)
+        return f"{arm_name(arm)} ({score})"
+
+    by_score = sorted(leaders, key=lambda arm: _rank(experiment, arms[arm]["mean"]))
+    threshold = experiment.get("threshold")
+    seeds = min(len(arms[arm]["runs"]) for arm in leaders)
+    solved = known(threshold) and all(arms[arm].get("solved") == 1 for arm in leaders)
+    # 1. who leads
+    if solved:
+        with_seeds = f"with each of {seeds} seeds" if seeds > 1 else "with its only seed"
+        sentence = f"{series([named(arm) for arm in by_score])} {'solve' if len(leaders) > 1 else 'solves'} it {with_seeds}"
+    else:
+        sentence = f"{series([named(arm) for arm in by_score])} {'lead together' if len(leaders) > 1 else 'leads'}"
+    # 2. who comes next
+    rest = [arm for arm in arms if arm not in leaders and known(arms[arm].get("mean"))]
+    if rest:
+        sentence += f"; the best of the others is {named(min(rest, key=lambda arm: _rank(experiment, arms[arm]['mean'])))}"
+    sentence += "."
+    # 3. what keeps the lead from being a success
+    if known(threshold) and not solved:
+        sentence += f" No model reaches {level_text(threshold, metric)} with every seed within this budget."
+    for label in _ahead(experiment, leaders):
+        score = score_text(experiment["baselines"][label]["score"], metric)
+        sentence += f" The baseline “{label}” ({score}) is not beaten."
+    return sentence
+
+
+def _ahead(experiment: dict[str, Any], leaders: Sequence[str]) -> list[str]:
+    """The baselines that score as well as the best arm, or better."""
+    if not leaders:
+        return []
+    best = min(_rank(experiment, experiment["arms"][arm]["mean"]) for arm in leaders)
+    return [label for label, baseline in experiment.get("baselines", {}).items()
+            if known(baseline["score"]) and _rank(experiment, baseline["score"]) <= best]
+
+
+def _answer(sections: Sequence[_Section]) -> str:
+    """The short answer: on which work which kind leads."""
+    sides: dict[str, list[str]] = {"transformer": [], "traditional": [], "level": [], "baseline": []}
+    for section in sections:
+        work = WORK.get(section.name, section.title)
+        kinds = {is_transformer(arm) for arm in section.leaders}
+        if section.ahead:
+            sides["baseline"].append(f"{work}, where “{section.ahead[0]}” is ahead")
+        elif kinds == {True}:
+            sides["transformer"].append(work)
+        elif kinds == {False}:
+            sides["traditional"].append(work)
+        elif kinds:
+            sides["level"].append(work)
+    openings = {
+        "transformer": "a Transformer leads at",
+        "traditional": "a traditional model leads at",
+        "level": "the two are level at",
+        "baseline": "neither beats a simple baseline at",
+    }
+    clauses = [f"{openings[side]} {series(works)}" for side, works in sides.items() if works]
+    if not clauses:
+        return "There is no answer yet: no run has finished."
+    depends = sum(1 for works in sides.values() if works) > 1
+    return ("It depends on the work. " if depends else "") + _capital("; ".join(clauses)) + "."
+
+
+def _unfinished(experiment: dict[str, Any]) -> list[str]:
+    """What a run that was killed halfway has left out, one line an arm. Counting characters takes one run, whatever the seeds."""
+    runs = {arm: len(data["runs"]) for arm, data in ordered(experiment["arms"])
+            if (data.get("config") or {}).get("model") != "n-gram"}
+    seeds = experiment.get("budget", {}).get("seeds", 0)
+    expected = max([len(seeds) if isinstance(seeds, list) else seeds, *runs.values()], default=0)
+    title = experiment.get("title", "")
+    return [f"{title}, {arm_name(arm)}: {count} of {plural(expected, 'run')}." if expected else f"{title}, {arm_name(arm)}: no run."
+            for arm, count in runs.items() if count < max(expected, 1)]
+
+
+def _attention_reading(attention: dict[str, Any]) -> str:
+    how = ("Read a row as a question: the token on the left looks back at the tokens above, and the darker a cell, the more of its "
+           "attention it spends there; each row sums to one.")
+    reading = read_attention(attention)
+    if reading is None:
+        return how
+    return (f"{how} An outlined cell is where the answer stands: the value that followed the same key the first time. In the last row "
+            f"the query {reading.example} should find {reading.answer}. Head {reading.head} of layer {reading.layer} spends "
+            f"{100 * reading.on_answer:.0f} % of the attention of its queries on the outlined cells; spread evenly, it would be "
+            f"{100 * reading.even:.0f} %. That is what the model looks at, which makes an explanation plausible and does not prove it.")
+
+
+# ------------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _mean(runs: Sequence[dict[str, Any]], key: str) -> float | None:
+    values = [run[key] for run in runs if known(run.get(key))]
+    return sum(values) / len(values) if values else None
+
+
+def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was set, as a person reads it; a setting inside a setting keeps the outer name."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            pairs += [(f"{key}: {inner}", text) for inner, text in _facts(value)]
+        elif isinstance(value, list):
+            pairs.append((key, ", ".join(_fact(item) for item in value)))
+        else:
+            pairs.append((key, _fact(value)))
+    return [(key.replace("_", " "), text) for key, text in pairs]
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: MISSING}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
