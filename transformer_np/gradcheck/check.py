@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,11 @@ import numpy as np
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.outputs import random_cotangents
 from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer, pair_of_vjp
-from transformer_np.gradcheck.properties import PROPERTIES
+from transformer_np.gradcheck.properties import Property, properties_of
 from transformer_np.gradcheck.report import Check, Report
-from transformer_np.gradcheck.values import check_values
+from transformer_np.gradcheck.rounding import Precision
+from transformer_np.gradcheck.values import METHODS, check_values
 from transformer_np.layer import Layer
-
-METHODS = ("auto", "complex_step")
-PROFILES = ("float64",)
 
 
 def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
@@ -80,27 +79,33 @@ def _report(fresh: Callable[[], Pair], name: str, seed: int, method: str, profil
     """`fresh` makes the pair with new copies of its arrays: what one check finds damaged does not harm the next."""
     if method not in METHODS:
         raise ValueError(f"method {method!r}, expected one of {', '.join(METHODS)}")
-    if profile not in PROFILES:
-        raise ValueError(f"profile {profile!r}, expected one of {', '.join(PROFILES)}")
-    pair = fresh()
+    precision = Precision.of(profile)
+
+    def rounded() -> Pair:
+        made = fresh()
+        if profile == "float64":
+            return made
+        return replace(made, arguments=tuple(map(precision.round, made.arguments)), dtype=precision.dtype)
+
+    pair = rounded()
     if not pair.arguments:
         raise ValueError(f"{name}: no input is floating and there are no weights, so there is no gradient to check")
     # a stream of its own: inputs drawn from default_rng(seed) would otherwise equal the cotangent, number by number, and where
     # the gradient is at right angles to the input, as in a normalization, a wrong one would be compared with 0
     rng = np.random.default_rng([seed, *b"cotangent"])
     try:
-        base = forward_pass(pair, pair.arguments)
-        cotangents = random_cotangents(base.members, rng)
+        base = forward_pass(pair, pair.given)
+        cotangents = random_cotangents(base.members, rng, pair.dtype)
         gradients = backward_pass(pair, base, cotangents)
     except Fault as fault:
         return Report(name, (Check(f"{pair.called[0]} and {pair.called[1]} run", False, str(fault)),))
-    checks = check_values(pair, base, cotangents, gradients, rng)
-    for question, answer in PROPERTIES.items():
-        checks.append(_ask(question, answer, fresh(), rng))
+    checks = check_values(pair, pair, base, cotangents, gradients, rng, method, precision)
+    for question, answer in properties_of(pair).items():
+        checks.append(_ask(question, answer, rounded(), rng))
     return Report(name, tuple(checks))
 
 
-def _ask(question: str, answer: Callable[[Pair, np.random.Generator], str], pair: Pair, rng: np.random.Generator) -> Check:
+def _ask(question: str, answer: Property, pair: Pair, rng: np.random.Generator) -> Check:
     try:
         return Check(question, True, answer(pair, rng))
     except Fault as fault:

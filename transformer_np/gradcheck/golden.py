@@ -92,12 +92,8 @@ class Answer:
         if error > 0 and self.naive > 0:
             says += f", {error / self.naive:.2g} times as far as our form in {self.precision.profile}"
         if error > 0 and beside != 0:
-            says += f", {error / self._ulp(beside):.2g} ULP"
+            says += f", {error / self.precision.ulp(beside):.2g} ULP"
         return says
-
-    def _ulp(self, value: float) -> float:
-        """From one number of this precision to the next, near this value."""
-        return self.precision.eps * max(2.0 ** (math.frexp(value)[1] - 1), self.precision.smallest)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from transformer_np.gradcheck.inputs import Fault, Inputs, phrase
 from transformer_np.gradcheck.outputs import arrange_cotangents, floating_members
 from transformer_np.layer import Array, Layer, describe, named_arrays, with_arrays
 
+FLOAT64 = np.dtype(np.float64)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -33,6 +35,13 @@ class Pair:
     forward: Callable[[Sequence[Array], Sequence[Any]], Any]
     backward: Callable[[Any, Any], tuple[Any, ...]]
     called: tuple[str, str] = ("forward", "backward")       # as the user calls the two
+    dtype: np.dtype = FLOAT64                  # of the profile; the arguments are numbers of it
+
+    @property
+    def given(self) -> tuple[Array, ...]:
+        """The arguments as forward gets them."""
+        wide = self.dtype == FLOAT64  # then they are the same objects at every call, see `pair_of_layer`
+        return self.arguments if wide else tuple(argument.astype(self.dtype) for argument in self.arguments)
 
 
 def pair_of_functions(forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[Any]) -> Pair:

@@ -1,50 +1,89 @@
 """How close is close enough: the fair comparison of two gradients.
 
-    |a - b| <= RELATIVE_BOUND size + NOISE scale
+    |a - n| <= relative size + noise scale + ROUNDING changes + UNCERTAIN error
 
-A relative bound, and an absolute one in proportion to what the numbers are made of. Without the second, a gradient that is
-truly 0, such as that of a key bias, would be called wrong for its rounding; with a fixed one, every small gradient would pass.
+A relative bound, and absolute ones in proportion to what the numbers are made of: to the largest gradient (scale), to what one
+rounding error of everything that goes in changes in this one (changes), and to what the method says about itself (error).
+Without them, a gradient that is truly 0, such as that of a key bias, would be called wrong for its rounding; with a fixed one,
+every small gradient would pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from transformer_np.gradcheck.measurement import Measurement
+from transformer_np.gradcheck.rounding import Precision
 from transformer_np.layer import Array
 
-# The complex step is good to about 1e-15, and what a backward pass loses by rounding stayed below 3e-12 in the examples of this
-# project under 14 seeds. A forgotten eps of 1e-5, among the smallest faults known from public code, is seen as 1e-5.
-RELATIVE_BOUND = 1e-11
-
-# So much of the largest of all gradients is taken for the rounding of numbers that cancelled.
-NOISE = 32 * float(np.finfo(np.float64).eps)
+EPS = float(np.finfo(np.float64).eps)
 
 # Where all gradients together are smaller than this part of the loss, they are what rounding left of a gradient that is 0.
-NOTHING = 1000 * float(np.finfo(np.float64).eps)
+NOTHING = 1000 * EPS
+
+# A right backward has some rounding errors of its own, which may add up to more than those of what goes in.
+ROUNDING = 16
+
+# The error that differences state is that of the last two steps. It has been seen 5 times too small.
+UNCERTAIN = 20
 
 
-def gradient_scale(gradients: Iterable[Array | None], members: Sequence[Array], cotangents: Sequence[Array],
-                   arguments: Sequence[Array]) -> float:
-    """The largest element of all gradients. If every one is 0 but for rounding, as those of sum(softmax(x)) are: what a
-    gradient might have been, the loss over the arguments."""
-    scale = max((_largest(gradient) for gradient in gradients if gradient is not None), default=0.0)
+@dataclass(frozen=True)
+class Bounds:
+    """relative: to each element.   noise: so much of the largest of all gradients is taken for the rounding of numbers that
+    cancelled."""
+
+    relative: float
+    noise: float
+
+    @classmethod
+    def of(cls, precision: Precision) -> Bounds:
+        # float64: the complex step is good to about 1e-15, and what a backward pass loses by rounding stayed below 3e-12 in the
+        # examples of this project under 14 seeds. A forgotten eps of 1e-5, among the smallest faults known from public code, is
+        # seen as 1e-5.
+        return FLOAT64 if precision.profile == "float64" else cls(16 * precision.eps, 4 * precision.eps)
+
+    def allowed(self, measured: Measurement, scale: float) -> Array:
+        """By how much a right gradient may be off at each place, beyond the relative bound."""
+        return self.noise * scale + ROUNDING * measured.noise + UNCERTAIN * measured.error
+
+
+FLOAT64 = Bounds(relative=1e-11, noise=32 * EPS)
+
+
+def gradient_scales(gradients: Sequence[Array | None], members: Sequence[Array], cotangents: Sequence[Array],
+                    arguments: Sequence[Array]) -> list[float]:
+    """For each argument, how large its gradient might be, so that its rounding can be told from nothing.
+
+    It is the largest element of all gradients, in the units of this argument: where weights are 1e-30 and inputs 1e30, their
+    gradients are of other sizes than these, and gradient times argument, a part of the loss, is what can be compared. If every
+    gradient is 0 but for rounding, as those of sum(softmax(x)) are, it is the loss over the argument.
+    """
+    own = [0.0 if gradient is None else _largest(gradient) for gradient in gradients]
+    sizes = [_largest(argument[np.isfinite(argument)]) for argument in arguments]
+    share = max((gradient * size for gradient, size in zip(own, sizes, strict=True)), default=0.0)
+    scales = [max(gradient, min(max(own), share / size if size > 0 else np.inf))
+              for gradient, size in zip(own, sizes, strict=True)]
     loss = sum(_largest(cotangent * np.where(np.isfinite(member), member, 0))
                for cotangent, member in zip(cotangents, members, strict=True))
-    argument = max((_largest(argument[np.isfinite(argument)]) for argument in arguments), default=0.0)
-    possible = loss / argument if argument > 0 else loss
-    return possible if scale < NOTHING * possible else scale
+    # an argument of 1e-30 could have a gradient of 1e30 for all one knows; that must not excuse everything
+    possible = [loss / max(size, 1.0) for size in sizes]
+    if all(scale < NOTHING * part for scale, part in zip(scales, possible, strict=True)):
+        return possible
+    return scales
 
 
-def relative_error(a: Array, b: Array, size: Array, scale: float) -> Array:
-    """|a - b| / (size + scale NOISE / RELATIVE_BOUND), elementwise; infinite where a number is not finite.
+def relative_error(a: Array, b: Array, size: Array, allowed: Array | float, bound: float = FLOAT64.relative) -> Array:
+    """|a - b| / (size + allowed / bound), elementwise; infinite where a number is not finite.
 
-    It is RELATIVE_BOUND or less just where |a - b| <= RELATIVE_BOUND size + NOISE scale.
+    It is `bound` or less just where |a - b| <= bound size + allowed.
     """
-    difference = np.abs(a - b)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.where(difference == 0, 0, difference / (size + scale * (NOISE / RELATIVE_BOUND)))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        difference = np.abs(a - b)
+        error = np.where(difference == 0, 0, difference / (size + np.asarray(allowed) / bound))
     return np.where(np.isfinite(error), error, np.inf)
 
 

@@ -5,7 +5,7 @@ A property raises `Fault` with a sentence where it does not hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from types import ModuleType
 from typing import Any
@@ -15,39 +15,42 @@ import numpy as np
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.outputs import random_cotangents
 from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass
-from transformer_np.gradcheck.precision import RELATIVE_BOUND, gradient_scale, relative_error
+from transformer_np.gradcheck.precision import Bounds, gradient_scales, relative_error
+from transformer_np.gradcheck.rounding import Precision
 from transformer_np.layer import Array, describe
 
 Gradients = Sequence[Array | None]
+Property = Callable[[Pair, np.random.Generator], str]
 
 
 def nothing_is_written_to(pair: Pair, rng: np.random.Generator) -> str:
     """Forward leaves its inputs and weights as they were; backward leaves those, the cotangent, the output and the cache."""
+    arguments = pair.given
     given = {f"{'input' if index < pair.num_inputs else 'weight'} {name}": argument
-             for index, (name, argument) in enumerate(zip(pair.names, pair.arguments, strict=True))}
+             for index, (name, argument) in enumerate(zip(pair.names, arguments, strict=True))}
     given |= {f"constant input {index}": constant for index, constant in enumerate(pair.constants)}
     before = _snapshot(given)
-    base = forward_pass(pair, pair.arguments)
-    _require_unchanged(before, given, "forward")
-    cotangents = random_cotangents(base.members, rng)
+    base = forward_pass(pair, arguments)
+    _require_unchanged(before, given, pair.called[0])
+    cotangents = random_cotangents(base.members, rng, pair.dtype)
     left = {**given, "d_output": list(cotangents), "output": base.output, "cache": base.cache}
     before = _snapshot(left)
     backward_pass(pair, base, cotangents)
-    _require_unchanged(before, left, "backward")
+    _require_unchanged(before, left, pair.called[1])
     return "inputs, weights, cotangent, output and cache are as they were"
 
 
-def float64_stays_float64(pair: Pair, rng: np.random.Generator) -> str:
-    return _dtype_stays(pair, np.float64, rng)
+def profile_stays(pair: Pair, rng: np.random.Generator) -> str:
+    return _dtype_stays(pair, pair.dtype, rng)
 
 
 def float32_stays_float32(pair: Pair, rng: np.random.Generator) -> str:
-    return _dtype_stays(pair, np.float32, rng)
+    return _dtype_stays(pair, np.dtype(np.float32), rng)
 
 
-def _dtype_stays(pair: Pair, dtype: type, rng: np.random.Generator) -> str:
+def _dtype_stays(pair: Pair, dtype: np.dtype, rng: np.random.Generator) -> str:
     """With every argument in one dtype, the output and every gradient have it too."""
-    expected = np.dtype(dtype)
+    expected = dtype
     base = forward_pass(pair, [argument.astype(dtype) for argument in pair.arguments])
     for index, member in enumerate(base.members):
         if member.dtype != expected:
@@ -61,20 +64,21 @@ def _dtype_stays(pair: Pair, dtype: type, rng: np.random.Generator) -> str:
 
 
 def no_warning(pair: Pair, rng: np.random.Generator) -> str:
-    """Neither pass warns, in float64 or float32."""
+    """Neither pass warns, in float64 or float32, or in the profile that is asked for."""
     warned: list[str] = []
-    for dtype in (np.float64, np.float32):
+    dtypes = (np.float64, np.float32) if pair.dtype == np.float64 else (pair.dtype,)
+    for dtype in dtypes:
         base = forward_pass(pair, [argument.astype(dtype) for argument in pair.arguments], warned=warned)
         backward_pass(pair, base, random_cotangents(base.members, rng, dtype), warned=warned)
     if warned:
         raise Fault(warned[0])
-    return "none in float64 or float32"
+    return "none in " + " or ".join(np.dtype(dtype).name for dtype in dtypes)
 
 
 def zero_cotangent_gives_zero(pair: Pair, rng: np.random.Generator) -> str:
     """A loss that does not depend on the output has a gradient of exactly 0."""
-    base = forward_pass(pair, pair.arguments)
-    zeros = tuple(np.zeros(member.shape) for member in base.members)
+    base = forward_pass(pair, pair.given)
+    zeros = tuple(np.zeros(member.shape, pair.dtype) for member in base.members)
     for name, gradient in zip(pair.names, backward_pass(pair, base, zeros), strict=True):
         if gradient is not None and not (gradient == 0).all():
             index = np.argwhere(gradient != 0)[0].tolist()
@@ -84,33 +88,38 @@ def zero_cotangent_gives_zero(pair: Pair, rng: np.random.Generator) -> str:
 
 def linear_in_the_cotangent(pair: Pair, rng: np.random.Generator) -> str:
     """backward(c + 2 c') = backward(c) + 2 backward(c')."""
-    base = forward_pass(pair, pair.arguments)
-    first, second = random_cotangents(base.members, rng), random_cotangents(base.members, rng)
+    _, backward = pair.called
+    base = forward_pass(pair, pair.given)
+    first, second = (random_cotangents(base.members, rng, pair.dtype) for _ in range(2))
     by_first = backward_pass(pair, base, first)
     by_second = backward_pass(pair, base, second)
     both = [a + 2 * b for a, b in zip(first, second, strict=True)]
     by_both = backward_pass(pair, base, both)
-    scale = gradient_scale(by_both, base.members, both, pair.arguments)
+    bounds = Bounds.of(Precision.of(pair.dtype.name))
+    scales = gradient_scales(by_both, base.members, both, pair.arguments)
     worst = 0.0
-    for name, a, b, c in zip(pair.names, by_first, by_second, by_both, strict=True):
+    for name, a, b, c, scale in zip(pair.names, by_first, by_second, by_both, scales, strict=True):
         if a is None or b is None or c is None:
             continue
-        error = float(relative_error(c, a + 2 * b, np.abs(a) + np.abs(2 * b), scale).max(initial=0))
-        if error > RELATIVE_BOUND:
-            raise Fault(f"backward(c + 2 c') is not backward(c) + 2 backward(c') for {name}: "
-                        f"relative error {error:.1e}, bound {RELATIVE_BOUND:.0e}")
+        a, b, c = (np.asarray(each, np.float64) for each in (a, b, c))
+        errors = relative_error(c, a + 2 * b, np.abs(a) + np.abs(2 * b), bounds.noise * scale, bounds.relative)
+        error = float(errors.max(initial=0))
+        if error > bounds.relative:
+            raise Fault(f"{backward}(c + 2 c') is not {backward}(c) + 2 {backward}(c') for {name}: "
+                        f"relative error {error:.1e}, bound {bounds.relative:.0e}")
         worst = max(worst, error)
-    return f"backward(c + 2 c') = backward(c) + 2 backward(c'), relative error {worst:.1e}, bound {RELATIVE_BOUND:.0e}"
+    return (f"{backward}(c + 2 c') = {backward}(c) + 2 {backward}(c'), relative error {worst:.1e}, "
+            f"bound {bounds.relative:.0e}")
 
 
 def two_calls_agree(pair: Pair, rng: np.random.Generator) -> str:
     """The same inputs give the same output, and the same cache and cotangent the same gradients, to the last bit."""
-    first = forward_pass(pair, pair.arguments)
-    cotangents = random_cotangents(first.members, rng)
+    first = forward_pass(pair, pair.given)
+    cotangents = random_cotangents(first.members, rng, pair.dtype)
     gradients = _copies(backward_pass(pair, first, cotangents))
     _require_same(pair, backward_pass(pair, first, cotangents), gradients, "in a second backward on the same cache")
     outputs = [member.copy() for member in first.members]
-    second = forward_pass(pair, pair.arguments)
+    second = forward_pass(pair, pair.given)
     if len(outputs) != len(second.members) or not all(map(np.array_equal, outputs, second.members)):
         raise Fault("a second forward on the same inputs gives another output: is it random, or is something left behind?")
     _require_same(pair, backward_pass(pair, second, cotangents), gradients, "after a second forward on the same inputs")
@@ -119,11 +128,11 @@ def two_calls_agree(pair: Pair, rng: np.random.Generator) -> str:
 
 def caches_stand_alone(pair: Pair, rng: np.random.Generator) -> str:
     """Two forwards on different inputs, then the two backwards in either order, give what each gives alone."""
-    inputs = ((pair.arguments, pair.constants), _other_inputs(pair, rng))
+    inputs = ((pair.given, pair.constants), _other_inputs(pair, rng))
     cotangents, alone = [], []
     for arguments, constants in inputs:
         outcome = forward_pass(pair, arguments, constants)
-        cotangents.append(random_cotangents(outcome.members, rng))
+        cotangents.append(random_cotangents(outcome.members, rng, pair.dtype))
         alone.append(_copies(backward_pass(pair, outcome, cotangents[-1])))
     for order in ((0, 1), (1, 0)):
         outcomes = [forward_pass(pair, arguments, constants) for arguments, constants in inputs]
@@ -134,16 +143,20 @@ def caches_stand_alone(pair: Pair, rng: np.random.Generator) -> str:
     return "two forwards, then two backwards in either order, give what each gives alone"
 
 
-PROPERTIES = {
-    "float64 stays float64": float64_stays_float64,
-    "float32 stays float32": float32_stays_float32,
-    "nothing is written to": nothing_is_written_to,
-    "no warning": no_warning,
-    "zero cotangent gives zero": zero_cotangent_gives_zero,
-    "linear in the cotangent": linear_in_the_cotangent,
-    "two calls agree": two_calls_agree,
-    "caches stand alone": caches_stand_alone,
-}
+def properties_of(pair: Pair) -> dict[str, Property]:
+    """The questions that a pair is asked in its profile. In float64, it is asked about float32 besides."""
+    profile = pair.dtype.name
+    dtypes: dict[str, Property] = {f"{profile} stays {profile}": profile_stays}
+    if profile == "float64":
+        dtypes["float32 stays float32"] = float32_stays_float32
+    return dtypes | {
+        "nothing is written to": nothing_is_written_to,
+        "no warning": no_warning,
+        "zero cotangent gives zero": zero_cotangent_gives_zero,
+        "linear in the cotangent": linear_in_the_cotangent,
+        "two calls agree": two_calls_agree,
+        "caches stand alone": caches_stand_alone,
+    }
 
 
 # ---------------------------------------------------------------------------------------------------- helpers
@@ -151,9 +164,10 @@ PROPERTIES = {
 def _other_inputs(pair: Pair, rng: np.random.Generator) -> tuple[Sequence[Array], Sequence[Any]]:
     """Other inputs of the same shapes, and the same weights: floating inputs move by some 10 %. Where there are none, as for
     token ids, the integers change places, so that they stay in their range."""
-    arguments, constants = list(pair.arguments), list(pair.constants)
+    arguments, constants = list(pair.given), list(pair.constants)
     for index in range(pair.num_inputs):
-        arguments[index] = arguments[index] * (1 + 0.1 * rng.standard_normal(arguments[index].shape))
+        changed = pair.arguments[index] * (1 + 0.1 * rng.standard_normal(arguments[index].shape))
+        arguments[index] = changed.astype(pair.dtype)
     if pair.num_inputs == 0:
         constants = [np.roll(value, 1) if isinstance(value, np.ndarray) else value for value in constants]
     return arguments, constants

@@ -9,12 +9,32 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Element:
+    """One element of a gradient that is wrong.
+
+    index: in the argument.   input: what the argument is there.   analytic: as backward gives it.   numeric: as it was measured.
+    absolute, relative, ulp: by how much they differ, in itself, in parts of numeric, and in steps from one number of the profile
+    to the next.
+    """
+
+    index: tuple[int, ...]
+    input: float
+    analytic: float
+    numeric: float
+    absolute: float
+    relative: float
+    ulp: float
+
+
+@dataclass(frozen=True)
 class Check:
     """One question and its answer.
 
     name: the question, "gradient of weight" or "two calls agree".   argument: whose gradient was measured, None for a property.
     figure: what was measured, None where the answer is yes or no.   bound: the largest figure that is right.
     says: the answer as a sentence; where it is no, it names the place and both numbers.
+    method: how the gradient was measured, and why so.   elements: the worst ones.
+    skipped: how many elements are not judged by the figure: they are at a kink, or could not be measured.
     """
 
     name: str
@@ -23,6 +43,9 @@ class Check:
     figure: float | None = None
     bound: float | None = None
     argument: str | None = None
+    method: str | None = None
+    elements: tuple[Element, ...] = ()
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,10 @@ class Precision:
         """To the nearest number of this precision, in float64."""
         with np.errstate(over="ignore"):
             return np.asarray(array).astype(self.dtype).astype(np.float64)
+
+    def ulp(self, value: float) -> float:
+        """From one number of this precision to the next, near this value."""
+        return self.eps * max(2.0 ** (math.frexp(value)[1] - 1), self.smallest)
 
 
 def narrow(node: Any, dtype: np.dtype) -> Any:

@@ -1,0 +1,64 @@
+"""How much of a gradient is rounding: the gradient again, after everything that it is made from has moved by one rounding error.
+
+Inputs, weights, cotangents and the arrays of the cache each stand for any number that rounds to them. What a gradient changes
+when they move by so little is nobody's fault, and no fair bound is below it: it is 1e-16 of a gradient of good condition, more
+where numbers of large mean and little spread are subtracted, and all that there is where the true gradient is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from transformer_np.gradcheck.inputs import Fault
+from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass
+from transformer_np.gradcheck.trees import map_leaves
+from transformer_np.layer import Array
+
+NUM_MOVES = 4
+
+
+def rounding_changes(pair: Pair, cotangents: Sequence[Array], gradients: Sequence[Array | None], eps: float,
+                     rng: np.random.Generator) -> list[list[Array]]:
+    """For each argument, the changes of its gradient in NUM_MOVES runs. None, where a run fails, says nothing about rounding.
+
+    eps: the rounding error, relative.   gradients: where nothing moves.
+    """
+    changes: list[list[Array]] = [[] for _ in gradients]
+    for _ in range(NUM_MOVES):
+        try:
+            outcome = forward_pass(pair, [moved(argument, eps, rng) for argument in pair.arguments])
+            cache = moved(outcome.cache, eps, rng)
+            again = backward_pass(pair, replace(outcome, cache=cache), [moved(each, eps, rng) for each in cotangents])
+        except Fault:
+            continue
+        for found, gradient, other in zip(changes, gradients, again, strict=True):
+            if gradient is not None and other is not None:
+                with np.errstate(invalid="ignore"):
+                    change = other - gradient
+                found.append(np.where(np.isfinite(change), change, 0))
+    return changes
+
+
+def moved(node: Any, eps: float, rng: np.random.Generator) -> Any:
+    """Every floating array in a cache, tuple, list or dict, times 1 + eps or 1 - eps. Numbers of one size move
+    together, so that ties stay ties."""
+    if isinstance(node, np.ndarray):
+        if not np.issubdtype(node.dtype, np.floating):
+            return node
+        sizes, which = np.unique(np.abs(node), return_inverse=True)
+        factors = 1 + eps * rng.choice([-1.0, 1.0], sizes.shape)
+        return np.asarray(node * factors[which].reshape(node.shape)).astype(node.dtype)
+    if isinstance(node, list):
+        return [moved(item, eps, rng) for item in node]
+    if isinstance(node, tuple | dict) and node:
+        return map_leaves(lambda leaf: moved(leaf, eps, rng), node)
+    if isinstance(node, SimpleNamespace):
+        return SimpleNamespace(**{name: moved(value, eps, rng) for name, value in vars(node).items()})
+    if is_dataclass(node) and not isinstance(node, type):
+        return replace(node, **{field.name: moved(getattr(node, field.name), eps, rng) for field in fields(node) if field.init})
+    return node
