@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from transformer_np.gradcheck.foreign import Unsupported
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.pair import Pair, forward_pass
 from transformer_np.layer import Array
@@ -53,7 +54,10 @@ class Loss:
         # every argument becomes complex, not only those that move: forward may allocate with the dtype of any of them
         arguments = [(argument + step * move[which] if which in move else argument).astype(dtype)
                      for which, argument in enumerate(self.arguments)]
-        members = forward_pass(self.pair, arguments).members
+        try:
+            members = forward_pass(self.pair, arguments).members
+        except Unsupported as error:
+            raise Fault(f"{error}, so the complex step cannot measure it") from None
         name, _ = self.pair.called
         if isinstance(step, complex) and not any(np.iscomplexobj(member) for member in members):
             raise Fault(f"{name} gives real output for complex input, so the complex step cannot measure it: "

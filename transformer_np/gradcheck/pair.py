@@ -127,7 +127,10 @@ class Outcome:
 
 def forward_pass(pair: Pair, arguments: Sequence[Array], constants: Sequence[Any] | None = None, *,
                 warned: list[str] | None = None) -> Outcome:
-    """Call forward. Raises Fault.   warned: where to put the warnings; they are dropped without it."""
+    """Call forward. Raises Fault, or Unsupported if its library has not such arrays.
+
+    warned: where to put the warnings; they are dropped without it.
+    """
     dtype = arguments[0].dtype
     name, _ = pair.called
     result, caught = _call(name, dtype, pair.forward, arguments, pair.constants if constants is None else constants)
@@ -144,24 +147,18 @@ def forward_pass(pair: Pair, arguments: Sequence[Array], constants: Sequence[Any
 
 def backward_pass(pair: Pair, outcome: Outcome, cotangents: Sequence[Array], *,
                  warned: list[str] | None = None) -> tuple[Array | None, ...]:
-    """Call backward with the cache of a forward. Raises Fault, also for a gradient that has not the shape of its argument.
+    """Call backward with the cache of a forward. Raises Fault, also for a gradient that has not the shape of its argument, and
+    Unsupported.
 
     cotangents: one for each floating member of the output.   warned: as for `forward_pass`.
     """
     dtype = cotangents[0].dtype
     _, name = pair.called
-    d_output = _arranged(outcome, cotangents)
+    d_output = arrange_cotangents(outcome.output, cotangents)
     gradients, caught = _call(name, dtype, pair.backward, d_output, outcome.cache)
     if warned is not None:
         warned += [f"{name} warns for {dtype} inputs: {warning.category.__name__}: {warning.message}" for warning in caught]
     return tuple(_fitting(*each) for each in zip(pair.names, pair.arguments, gradients, strict=True))
-
-
-def _arranged(outcome: Outcome, cotangents: Sequence[Array]) -> Any:
-    try:
-        return arrange_cotangents(outcome.output, cotangents)
-    except Unsupported as error:
-        raise Fault(f"the cotangent is {describe(cotangents[0])}: {error}") from None
 
 
 def _drops_imaginary_part(warning: warnings.WarningMessage) -> bool:

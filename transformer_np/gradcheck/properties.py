@@ -5,6 +5,7 @@ A property raises `Fault` with a sentence where it does not hold.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from types import ModuleType
@@ -12,12 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from transformer_np.gradcheck.foreign import Unsupported
 from transformer_np.gradcheck.inputs import Fault
+from transformer_np.gradcheck.layouts import LAYOUTS, c_order
 from transformer_np.gradcheck.outputs import random_cotangents
 from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass
-from transformer_np.gradcheck.precision import Bounds, gradient_scales, relative_error
+from transformer_np.gradcheck.precision import ROUNDING, Bounds, gradient_scales, relative_error
 from transformer_np.gradcheck.rounding import Precision
 from transformer_np.layer import Array, describe
+
+# An error with one of these words refuses what it was given.
+REFUSAL = "contiguous|stride|layout|NotImplementedError"
 
 Gradients = Sequence[Array | None]
 Property = Callable[[Pair, np.random.Generator], str]
@@ -112,6 +118,50 @@ def linear_in_the_cotangent(pair: Pair, rng: np.random.Generator) -> str:
             f"bound {bounds.relative:.0e}")
 
 
+def memory_layouts_agree(pair: Pair, rng: np.random.Generator) -> str:
+    """The same numbers lie in memory in another way, in the inputs and weights first, then in the cotangents: the output and the
+    gradients are the same, but for the order of sums. Equal numbers along the first axis may lie there once, with a stride of 0.
+
+    To refuse a layout with an error that names it is right; to read other numbers is not.
+    """
+    left_out: dict[str, None] = {}
+    for layout, lay_out in LAYOUTS.items():
+        arguments, constants = pair.given, pair.constants
+        if layout == "stride 0":
+            arguments = tuple(_equal_rows(argument) for argument in arguments)
+        try:
+            base = forward_pass(pair, arguments, constants)
+            cotangents = random_cotangents(base.members, rng, pair.dtype)
+            if layout == "stride 0":
+                cotangents = tuple(_equal_rows(cotangent) for cotangent in cotangents)
+            expected = _copies(backward_pass(pair, base, cotangents))
+        except Fault:  # equal rows may be outside of what forward takes
+            left_out[layout] = None
+            continue
+        members = _copies(base.members)
+        laid_constants = [lay_out(constant) if isinstance(constant, np.ndarray) else constant for constant in constants]
+        for whose, used, others, weights in (
+                ("inputs", [lay_out(argument) for argument in arguments], laid_constants, cotangents),
+                ("cotangents", arguments, constants, [lay_out(cotangent) for cotangent in cotangents])):
+            try:
+                outcome = forward_pass(pair, used, others)
+                gradients = backward_pass(pair, outcome, weights)
+            except Unsupported:  # torch has no negative strides
+                left_out[layout] = None
+                continue
+            except Fault as fault:
+                if not re.search(REFUSAL, str(fault), re.IGNORECASE):
+                    raise Fault(f"with {whose} in memory in another way ({layout}): {fault}") from None
+                left_out[layout] = None
+                continue
+            names = ["the output" if len(members) == 1 else f"floating output {index}" for index in range(len(members))]
+            _require_close(pair, names, outcome.members, members, f"with {whose} in memory in another way ({layout})", rng)
+            names = [f"the gradient of {name}" for name in pair.names]
+            _require_close(pair, names, gradients, expected, f"with {whose} in memory in another way ({layout})", rng)
+    says = "the same for inputs and cotangents in " + ", ".join(layout for layout in LAYOUTS if layout not in left_out)
+    return says + (f"; left out: {', '.join(left_out)}" if left_out else "")
+
+
 def two_calls_agree(pair: Pair, rng: np.random.Generator) -> str:
     """The same inputs give the same output, and the same cache and cotangent the same gradients, to the last bit."""
     first = forward_pass(pair, pair.given)
@@ -154,6 +204,7 @@ def properties_of(pair: Pair) -> dict[str, Property]:
         "no warning": no_warning,
         "zero cotangent gives zero": zero_cotangent_gives_zero,
         "linear in the cotangent": linear_in_the_cotangent,
+        "memory layouts agree": memory_layouts_agree,
         "two calls agree": two_calls_agree,
         "caches stand alone": caches_stand_alone,
     }
@@ -171,6 +222,30 @@ def _other_inputs(pair: Pair, rng: np.random.Generator) -> tuple[Sequence[Array]
     if pair.num_inputs == 0:
         constants = [np.roll(value, 1) if isinstance(value, np.ndarray) else value for value in constants]
     return arguments, constants
+
+
+def _equal_rows(array: Array) -> Array:
+    """As it is at the first index, everywhere."""
+    return c_order(np.broadcast_to(array[:1], array.shape)) if array.ndim and array.size else array
+
+
+def _require_close(pair: Pair, names: Sequence[str], got: Gradients, expected: Gradients, when: str,
+                   rng: np.random.Generator) -> None:
+    """The same numbers but for the order of sums."""
+    bounds = Bounds.of(Precision.of(pair.dtype.name))
+    for name, a, b in zip(names, got, expected, strict=True):
+        if a is None or b is None:
+            continue
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        if a.shape != b.shape:
+            raise Fault(f"{when}, {name} has shape {list(a.shape)}, expected {list(b.shape)}")
+        finite = np.abs(b[np.isfinite(b)])
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        error = np.where(same, 0, relative_error(a, b, np.abs(b), bounds.noise * float(finite.max(initial=0)), bounds.relative))
+        if error.size and error.max() > ROUNDING * bounds.relative:
+            index = np.unravel_index(error.argmax(), error.shape)
+            raise Fault(f"{when}, {name} is {a[index]:.9g} at {[int(i) for i in index]}, expected {b[index]:.9g}; "
+                        f"other: {int((error > ROUNDING * bounds.relative).sum())} of {error.size}")
 
 
 def _copies(arrays: Gradients) -> Gradients:

@@ -33,7 +33,7 @@ def test_a_right_pair_passes_every_check():
     assert report.worst < 1e-15
     assert [check.name for check in report.checks] == [
         "gradient of x", "float64 stays float64", "float32 stays float32", "nothing is written to", "no warning",
-        "zero cotangent gives zero", "linear in the cotangent", "two calls agree", "caches stand alone"]
+        "zero cotangent gives zero", "linear in the cotangent", "memory layouts agree", "two calls agree", "caches stand alone"]
 
 
 def test_a_right_layer_passes_with_every_weight_by_its_dotted_name():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from transformer_np.gradcheck import check_gradients, check_layer
+from transformer_np.gradcheck import check_gradients, check_layer, check_vjp
 from transformer_np.layer import Layer
 
 X = np.random.default_rng(5).standard_normal((2, 3, 5))
@@ -56,7 +56,7 @@ def test_forward_that_changes_an_integer_input():
         ids += 1
         return forward(x, gain)
 
-    assert failures(in_place, backward, X, GAIN, np.arange(3)) == {"nothing is written to": "forward changed constant input 0"}
+    assert failures(in_place, backward, X, GAIN, np.arange(3)) ["nothing is written to"] == "forward changed constant input 0"
 
 
 def test_the_arrays_of_the_caller_stay_as_they_are():
@@ -245,3 +245,50 @@ def test_a_token_layer_that_keeps_its_cache():
 
     report = check_layer(Table(X[0]), [np.array([0, 2, 2, 1])])
     assert [check.name for check in report.checks if not check.ok] == ["caches stand alone"]
+
+
+# ---------------------------------------------------------------------------------------------------- memory layouts
+
+def read_flat(array):
+    """As a kernel does that gets a pointer and a shape, and no strides."""
+    first = np.lib.stride_tricks.as_strided(array, strides=np.zeros(array.shape).strides)
+    return first.copy()
+
+
+def square_plus_one(x):
+    return x * x + 1
+
+
+@pytest.mark.parametrize("function, vjp, message", [
+    (lambda x: square_plus_one(read_flat(x)), lambda d_y, x: 2 * d_y * read_flat(x), "with inputs in memory in another way"),
+    (square_plus_one, lambda d_y, x: 2 * x * read_flat(d_y), "with cotangents in memory in another way (Fortran order), "),
+    (square_plus_one, lambda d_y, x: 2 * x * (d_y if d_y.strides[0] > 0 else read_flat(d_y)), "(reversed), the gradient of x is"),
+    (square_plus_one, lambda d_y, x: 2 * x * (d_y if 0 not in d_y.strides else -d_y), "(stride 0), the gradient of x is "),
+], ids=["inputs", "cotangents", "negative strides", "stride 0"])
+def test_a_kernel_that_does_not_look_at_strides(function, vjp, message):
+    report = check_vjp(function, vjp, [X])
+    assert report.check("gradient of x").ok
+    assert message in report.check("memory layouts agree").says
+    assert "other: " in report.check("memory layouts agree").says
+
+
+def test_a_kernel_that_needs_to_write_into_its_inputs():
+    def writing(x):
+        x[...] = x
+        return square_plus_one(x)
+
+    says = check_vjp(writing, lambda d_y, x: 2 * x * d_y, [X]).check("memory layouts agree").says
+    assert says == ("with inputs in memory in another way (stride 0): function raised ValueError for float64 inputs: "
+                    "assignment destination is read-only")
+
+
+def test_a_kernel_may_refuse_a_layout_with_an_error_that_names_it():
+    def careful(x):
+        if not x.flags.c_contiguous:
+            raise ValueError("x must be contiguous")
+        return square_plus_one(x)
+
+    report = check_vjp(careful, lambda d_y, x: 2 * x * d_y, [X])
+    assert report.ok, str(report)
+    assert report.check("memory layouts agree").says == (
+        "the same for inputs and cotangents in C order, read-only; left out: Fortran order, strided, reversed, stride 0")
