@@ -27,6 +27,6 @@ def measure_adjoint(loss: Loss, which: int, cotangents: Sequence[Sequence[Array]
     analytic = np.array([(gradient * direction).sum() for gradient in gradients])   # <J^T d_y, v>
     numeric = np.array([loss.weigh(each) @ change for each in cotangents])          # <d_y, J v>
     rounding = max((abs(float((each * direction).sum())) for each in noise), default=0.0)
-    size = np.full(numeric.shape, np.abs(numeric).max())
-    return Measurement(analytic, numeric, size, np.full(numeric.shape, error), np.full(numeric.shape, rounding), "cotangent",
-                       f"adjoint identity for {len(cotangents)} cotangents and one random direction")
+    like_all = np.ones(len(cotangents))
+    return Measurement(analytic, numeric, np.abs(numeric).max() * like_all, error * like_all, rounding * like_all, "cotangent",
+                       f"adjoint identity for {len(cotangents)} cotangents and one random direction", like_all > 0)

@@ -8,19 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.foreign import Unsupported
+from transformer_np.gradcheck.exact import exact_of
+from transformer_np.gradcheck.foreign import Unsupported, is_foreign, to_numpy
 from transformer_np.gradcheck.inputs import Fault
+from transformer_np.gradcheck.measuring import METHODS
 from transformer_np.gradcheck.outputs import random_cotangents
 from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer, pair_of_vjp
 from transformer_np.gradcheck.properties import Property, properties_of
 from transformer_np.gradcheck.report import Check, Report
 from transformer_np.gradcheck.rounding import Precision
-from transformer_np.gradcheck.values import METHODS, check_values
+from transformer_np.gradcheck.trees import map_leaves
+from transformer_np.gradcheck.values import check_output, check_values
 from transformer_np.layer import Layer
 
 
 def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
-                    method: str = "auto", profile: str = "float64", name: str | None = None) -> Report:
+                    method: str = "auto", profile: str = "float64", reference: Callable[..., Any] | None = None,
+                    name: str | None = None) -> Report:
     """Check a pair of functions against the complex step, and for what every pair must keep.
 
         report = check_gradients(softmax_forward, softmax_backward, [x])
@@ -34,15 +38,23 @@ def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], i
     inputs: arrays, numbers, None, tuples of them. Floating ones are checked in float64 whatever they are; integers and booleans
     get no gradient.
     seed: of the cotangent and everything else that is drawn.   name: of the report, by default forward's.
+    method: how gradients are measured: complex_step, differences, adjoint, taylor, or auto, which takes the complex step where
+    forward takes complex numbers and keeps their imaginary part, and differences elsewhere.
+    profile: the precision in which forward and backward are called: float64, float32, float16, or bfloat16 with ml_dtypes
+    installed. Inputs and cotangents are rounded to it; then forward is called in float64 for what is right, or `reference` is.
+    reference: `reference(*inputs) -> output` in NumPy, which gives the same output in float64. For a forward that knows one low
+    precision only; what forward gives is then compared with it too.
 
     Never raises for what forward and backward do: that is in the report. Raises ValueError if `inputs` are no arrays, for an
     unknown method or profile, for bfloat16 without ml_dtypes, and where another library has no arrays of the profile.
     """
-    return _report(lambda: pair_of_functions(forward, backward, inputs), name or _name_of(forward), seed, method, profile)
+    return _report(lambda: pair_of_functions(forward, backward, inputs), name or _name_of(forward), seed, method, profile,
+                   reference, inputs)
 
 
 def check_vjp(function: Callable[..., Any], vjp: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
-              method: str = "auto", profile: str = "float64", name: str | None = None) -> Report:
+              method: str = "auto", profile: str = "float64", reference: Callable[..., Any] | None = None,
+              name: str | None = None) -> Report:
     """Check a function and its vector-Jacobian product, which work without a cache, as `check_gradients` checks a pair.
 
         report = check_vjp(softmax, softmax_vjp, [x])
@@ -50,7 +62,8 @@ def check_vjp(function: Callable[..., Any], vjp: Callable[..., Any], inputs: Seq
     function: `function(*inputs) -> output`.   vjp: `vjp(d_output, *inputs) -> gradients`.
     What goes in and comes out, the settings and the errors are as for `check_gradients`.
     """
-    return _report(lambda: pair_of_vjp(function, vjp, inputs), name or _name_of(function), seed, method, profile)
+    return _report(lambda: pair_of_vjp(function, vjp, inputs), name or _name_of(function), seed, method, profile,
+                   reference, inputs)
 
 
 def check_layer(layer: Layer, inputs: Sequence[Any], *, seed: int = 0, rng_seed: int | None = None, method: str = "auto",
@@ -77,7 +90,8 @@ def _name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _report(fresh: Callable[[], Pair], name: str, seed: int, method: str, profile: str) -> Report:
+def _report(fresh: Callable[[], Pair], name: str, seed: int, method: str, profile: str,
+            reference: Callable[..., Any] | None = None, inputs: Sequence[Any] = ()) -> Report:
     """`fresh` makes the pair with new copies of its arrays: what one check finds damaged does not harm the next."""
     if method not in METHODS:
         raise ValueError(f"method {method!r}, expected one of {', '.join(METHODS)}")
@@ -99,12 +113,27 @@ def _report(fresh: Callable[[], Pair], name: str, seed: int, method: str, profil
         base = forward_pass(pair, pair.given)
         cotangents = random_cotangents(base.members, rng, pair.dtype)
         gradients = backward_pass(pair, base, cotangents)
+        wide = [np.asarray(each, np.float64) for each in cotangents]
+        exact = exact_of(pair, wide, _reference_pair(reference, inputs, pair))
     except Fault as fault:
         return Report(name, (Check(f"{pair.called[0]} and {pair.called[1]} run", False, str(fault)),))
-    checks = check_values(pair, pair, base, cotangents, gradients, rng, method, precision)
+    checks = [] if exact.loss.pair is pair else [check_output(pair, exact, base, wide, precision, rng)]
+    checks += check_values(pair, exact, base, wide, gradients, rng, method, precision)
     for question, answer in properties_of(pair).items():
         checks.append(_ask(question, answer, rounded(), rng))
     return Report(name, tuple(checks))
+
+
+def _reference_pair(reference: Callable[..., Any] | None, inputs: Sequence[Any], pair: Pair) -> Pair | None:
+    """The user's reference as a pair, at the arguments of the one that is checked. It has no backward."""
+    if reference is None:
+        return None
+    numpy_inputs = map_leaves(lambda leaf: to_numpy(leaf) if is_foreign(leaf) else leaf, tuple(inputs))
+    return replace(pair_of_vjp(reference, _no_vjp, numpy_inputs), arguments=pair.arguments, called=("reference", "its vjp"))
+
+
+def _no_vjp(*arguments: Any) -> Any:
+    raise NotImplementedError("a reference is a function only")
 
 
 def _ask(question: str, answer: Property, pair: Pair, rng: np.random.Generator) -> Check:

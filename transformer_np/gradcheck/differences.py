@@ -43,7 +43,7 @@ def differences(loss: Loss, move: Move) -> tuple[Array, float]:
             change = _central(loss, move, step)
         except Fault as error:  # such as the logarithm of a negative number, where a smaller step is still good
             if slopes:
-                raise
+                break
             fault = error
             continue
         slopes.append(change)
@@ -69,9 +69,11 @@ def differences(loss: Loss, move: Move) -> tuple[Array, float]:
 
 
 def _central(loss: Loss, move: Move, step: float) -> Array:
+    made = loss.made(move, step)
+    if made == 0:
+        raise Fault(f"in {loss.pair.dtype.name}, no number is near enough")
     with np.errstate(invalid="ignore", over="ignore"):
-        change = (loss.output(move, step) - loss.output(move, -step)) / (2 * step)
-    return change
+        return (loss.output(move, step) - loss.output(move, -step)) / (2 * made)
 
 
 def _weighted(loss: Loss, change: Array) -> float:

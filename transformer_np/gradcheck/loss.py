@@ -14,7 +14,10 @@ import numpy as np
 from transformer_np.gradcheck.foreign import Unsupported
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.pair import Pair, forward_pass
+from transformer_np.gradcheck.rounding import eps_of
 from transformer_np.layer import Array
+
+COMPLEX = {"float64": "complex128", "float32": "complex64"}
 
 # Arguments that move together, by their places, each with the direction in which it moves.
 Move = Mapping[int, Array]
@@ -22,14 +25,13 @@ Move = Mapping[int, Array]
 
 class Loss:
     """base: the finite numbers of the output, flat, where no argument moves.   weights: their cotangents.
-    sizes: of each argument, see `sizes_of`.   eps: of the precision in which forward answers."""
+    sizes: of each argument, see `sizes_of`.   eps: of the precision in which forward answers, that of `pair.dtype` or less."""
 
-    def __init__(self, pair: Pair, cotangents: Sequence[Array], *, dtype: np.dtype | None = None) -> None:
-        """dtype: in which forward is called, float64 if it is None. Raises Fault."""
+    def __init__(self, pair: Pair, cotangents: Sequence[Array]) -> None:
+        """Raises Fault."""
         self.pair = pair
-        self.dtype = np.dtype(np.float64) if dtype is None else dtype
-        self.arguments = [np.asarray(argument, np.float64) for argument in pair.arguments]
-        members = forward_pass(pair, [argument.astype(self.dtype) for argument in self.arguments]).members
+        self.arguments = pair.arguments
+        members = forward_pass(pair, pair.given).members
         self.shapes = [member.shape for member in members]
         if self.shapes != [cotangent.shape for cotangent in cotangents]:
             raise Fault(f"{pair.called[0]} gives outputs of another shape when it is called again")
@@ -38,19 +40,32 @@ class Loss:
         self._moving = np.isfinite(everything)
         self.base = everything.real[self._moving]
         self.weights = self.weigh(cotangents)
-        self.eps = max(float(np.finfo(member.dtype).eps) if member.dtype.kind in "fc" else 2.0 ** -7 for member in members)
-        self.sizes = sizes_of(self.arguments)
+        self.eps = max(eps_of(member.dtype) for member in members)
+        # few digits want large steps
+        self.sizes = sizes_of(self.arguments, 0.1 if pair.dtype == np.float64 else 1.0)
 
     def weigh(self, cotangents: Sequence[Array]) -> Array:
         """Cotangents as weights of the numbers of `base`."""
         return _flat(cotangents)[self._moving]
+
+    def places(self) -> list[tuple[int, tuple[int, ...]]]:
+        """For each number of `base`, in which output it is, and at which index."""
+        everything = [(member, index) for member, shape in enumerate(self.shapes) for index in np.ndindex(shape)]
+        return [place for place, moving in zip(everything, self._moving, strict=True) if moving]
+
+    def numbers(self, members: Sequence[Array]) -> Array:
+        """The numbers of another output, flat like `base`. Raises Fault for one of another shape."""
+        if [member.shape for member in members] != self.shapes:
+            shapes, expected = [list(member.shape) for member in members], [list(shape) for shape in self.shapes]
+            raise Fault(f"the output has shapes {shapes}, expected {expected}")
+        return _flat(members)[self._moving]
 
     def output(self, move: Move, step: complex) -> Array:
         """The output, flat like `base`, where the arguments have moved by step * direction. Complex if the step is.
 
         Raises Fault.
         """
-        dtype = np.dtype(np.complex128) if isinstance(step, complex) else self.dtype
+        dtype = self._complex() if isinstance(step, complex) else self.pair.dtype
         # every argument becomes complex, not only those that move: forward may allocate with the dtype of any of them
         arguments = [(argument + step * move[which] if which in move else argument).astype(dtype)
                      for which, argument in enumerate(self.arguments)]
@@ -66,6 +81,25 @@ class Loss:
             raise Fault(f"{name} gives outputs of another shape for other {dtype} inputs")
         return _flat(members)[self._moving]
 
+    def _complex(self) -> np.dtype:
+        """The complex numbers of the precision. Raises Fault if there are none."""
+        if self.pair.dtype.name not in COMPLEX:
+            raise Fault(f"there are no complex numbers of {self.pair.dtype.name}")
+        return np.dtype(COMPLEX[self.pair.dtype.name])
+
+    def made(self, move: Move, step: float) -> float:
+        """The step that is made in truth, half of that between -step and step: in low precision, numbers lie far apart. It is
+        exact for a single element, which is what such a precision is measured with."""
+        if self.pair.dtype == np.float64:
+            return step
+        along = length = 0.0
+        for which, direction in move.items():
+            there, back = ((self.arguments[which] + sign * step * direction).astype(self.pair.dtype).astype(np.float64)
+                           for sign in (1, -1))
+            along += float(((there - back) * direction).sum())
+            length += float((direction * direction).sum())
+        return along / (2 * length)
+
     def length(self, move: Move) -> float:
         """How many times a move can be made until it is as long as the numbers that move are large: what a step is a part of."""
         lengths = [float((self.sizes[which][direction != 0] / np.abs(direction[direction != 0])).min(initial=np.inf))
@@ -78,12 +112,12 @@ class Loss:
 Product = Callable[[Loss, Move], tuple[Array, float]]
 
 
-def sizes_of(arguments: Sequence[Array]) -> list[Array]:
-    """How large each number is, for steps in proportion to it: its absolute value, but no less than a tenth of what is typical
+def sizes_of(arguments: Sequence[Array], least: float = 0.1) -> list[Array]:
+    """How large each number is, for steps in proportion to it: its absolute value, but no less than a part of what is typical
     of its argument. An argument of zeros has the size of the smallest other one, or 1."""
     typical = [_root_mean_square(argument) for argument in arguments]
     smallest = min((size for size in typical if size > 0), default=1.0)
-    return [np.maximum(np.where(np.isfinite(argument), np.abs(argument), 0), 0.1 * size if size > 0 else smallest)
+    return [np.maximum(np.where(np.isfinite(argument), np.abs(argument), 0), least * size if size > 0 else smallest)
             for argument, size in zip(arguments, typical, strict=True)]
 
 

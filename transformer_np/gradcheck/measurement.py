@@ -22,6 +22,7 @@ class Measurement:
     error: by how much `numeric` may be wrong, as far as its method can tell.
     noise: by how much `analytic` changes when everything that it is made from moves by one rounding error.
     place: "element", "direction" or "cotangent": what an index of these arrays means.   method: for the report.
+    judged: where anything was measured.
     """
 
     analytic: Array
@@ -31,23 +32,24 @@ class Measurement:
     noise: Array
     place: str
     method: str
+    judged: Array
 
 
 def measure_elements(loss: Loss, which: int, gradient: Array, noise: Sequence[Array], product: Product, *,
                      indices: Sequence[tuple[int, ...]] | None = None) -> Measurement:
-    """Derivatives by every element of argument `which`, or by those at `indices`; the others are NaN then.
+    """Derivatives by every element of argument `which`, or by those at `indices` only.
 
     noise: changes of the gradient that rounding makes.
     """
     shape = gradient.shape
-    numeric, error = np.full(shape, np.nan), np.zeros(shape)
+    numeric, error, judged = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
     for index in np.ndindex(shape) if indices is None else indices:
         direction = np.zeros(shape)
         direction[index] = 1
         change, error[index] = product(loss, {which: direction})
-        numeric[index] = loss.weights @ change
-    return Measurement(gradient, numeric, np.abs(numeric), error, _spread(noise, gradient), "element",
-                       f"at each of {gradient.size} elements")
+        numeric[index], judged[index] = loss.weights @ change, True
+    places = f"each of {gradient.size} elements" if indices is None else f"{len(indices)} random ones of {gradient.size} elements"
+    return Measurement(gradient, numeric, np.abs(numeric), error, _spread(noise, gradient), "element", f"at {places}", judged)
 
 
 def measure_directions(loss: Loss, which: int, gradient: Array, noise: Sequence[Array], product: Product,
@@ -60,8 +62,8 @@ def measure_directions(loss: Loss, which: int, gradient: Array, noise: Sequence[
     error = np.array([error for _, error in measured])
     along = [np.array([(direction * change).sum() for direction in directions]) for change in noise]
     size = np.full(NUM_DIRECTIONS, np.abs(numeric).max())
-    return Measurement(analytic, numeric, size, error, _spread(along, analytic), "direction",
-                       f"along {NUM_DIRECTIONS} random directions (too large for each of {gradient.size} elements)")
+    method = f"along {NUM_DIRECTIONS} random directions (too large for each of {gradient.size} elements)"
+    return Measurement(analytic, numeric, size, error, _spread(along, analytic), "direction", method, size >= 0)
 
 
 def random_direction(loss: Loss, which: int, rng: np.random.Generator) -> Array:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from transformer_np.gradcheck.foreign import Unsupported
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass
 from transformer_np.gradcheck.trees import map_leaves
@@ -24,22 +25,23 @@ NUM_MOVES = 4
 
 def rounding_changes(pair: Pair, cotangents: Sequence[Array], gradients: Sequence[Array | None], eps: float,
                      rng: np.random.Generator) -> list[list[Array]]:
-    """For each argument, the changes of its gradient in NUM_MOVES runs. None, where a run fails, says nothing about rounding.
+    """For each argument, the changes of its gradient in NUM_MOVES runs. A run that fails says nothing about rounding.
 
     eps: the rounding error, relative.   gradients: where nothing moves.
     """
     changes: list[list[Array]] = [[] for _ in gradients]
     for _ in range(NUM_MOVES):
+        arguments, weights = ([moved(each, eps, rng).astype(pair.dtype) for each in arrays]
+                              for arrays in (pair.arguments, cotangents))
         try:
-            outcome = forward_pass(pair, [moved(argument, eps, rng) for argument in pair.arguments])
-            cache = moved(outcome.cache, eps, rng)
-            again = backward_pass(pair, replace(outcome, cache=cache), [moved(each, eps, rng) for each in cotangents])
-        except Fault:
+            outcome = forward_pass(pair, arguments)
+            again = backward_pass(pair, replace(outcome, cache=moved(outcome.cache, eps, rng)), weights)
+        except (Fault, Unsupported):
             continue
         for found, gradient, other in zip(changes, gradients, again, strict=True):
             if gradient is not None and other is not None:
                 with np.errstate(invalid="ignore"):
-                    change = other - gradient
+                    change = np.asarray(other, np.float64) - np.asarray(gradient, np.float64)
                 found.append(np.where(np.isfinite(change), change, 0))
     return changes
 

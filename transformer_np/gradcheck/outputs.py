@@ -11,7 +11,7 @@ import numpy as np
 from transformer_np.gradcheck.foreign import is_foreign, is_inexact, like, to_numpy
 from transformer_np.gradcheck.inputs import Fault, phrase
 from transformer_np.gradcheck.trees import leaves, members, with_members
-from transformer_np.layer import Array
+from transformer_np.layer import Array, describe
 
 
 def floating_members(output: Any, dtype: np.dtype) -> tuple[Array, ...]:
@@ -26,6 +26,9 @@ def floating_members(output: Any, dtype: np.dtype) -> tuple[Array, ...]:
             raise Fault(f"{name} is {phrase(member)}, expected an array or a number")
         if not is_inexact(array):
             continue
+        if np.iscomplexobj(array) and not np.issubdtype(dtype, np.complexfloating):
+            raise Fault(f"{name} is {describe(array)} for {dtype} inputs, expected real numbers: "
+                        "give the real and the imaginary part as two outputs")
         if np.isnan(array).any():
             raise Fault(f"{name} is NaN at {np.argwhere(np.isnan(array))[0].tolist()} for {dtype} inputs")
         found.append(array)

@@ -18,7 +18,7 @@ from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.layouts import LAYOUTS, c_order
 from transformer_np.gradcheck.outputs import random_cotangents
 from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass
-from transformer_np.gradcheck.precision import ROUNDING, Bounds, gradient_scales, relative_error
+from transformer_np.gradcheck.precision import Bounds, gradient_scales, relative_error
 from transformer_np.gradcheck.rounding import Precision
 from transformer_np.layer import Array, describe
 
@@ -242,10 +242,10 @@ def _require_close(pair: Pair, names: Sequence[str], got: Gradients, expected: G
         finite = np.abs(b[np.isfinite(b)])
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         error = np.where(same, 0, relative_error(a, b, np.abs(b), bounds.noise * float(finite.max(initial=0)), bounds.relative))
-        if error.size and error.max() > ROUNDING * bounds.relative:
+        if error.size and error.max() > bounds.rounding * bounds.relative:
             index = np.unravel_index(error.argmax(), error.shape)
             raise Fault(f"{when}, {name} is {a[index]:.9g} at {[int(i) for i in index]}, expected {b[index]:.9g}; "
-                        f"other: {int((error > ROUNDING * bounds.relative).sum())} of {error.size}")
+                        f"other: {int((error > bounds.rounding * bounds.relative).sum())} of {error.size}")
 
 
 def _copies(arrays: Gradients) -> Gradients:

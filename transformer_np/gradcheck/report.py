@@ -7,6 +7,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from transformer_np.gradcheck.diagnosis import Diagnosis
+
 
 @dataclass(frozen=True)
 class Element:
@@ -35,6 +37,7 @@ class Check:
     says: the answer as a sentence; where it is no, it names the place and both numbers.
     method: how the gradient was measured, and why so.   elements: the worst ones.
     skipped: how many elements are not judged by the figure: they are at a kink, or could not be measured.
+    diagnosis: what kind of fault it is.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Check:
     method: str | None = None
     elements: tuple[Element, ...] = ()
     skipped: int = 0
+    diagnosis: Diagnosis | None = None
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ class Precision:
         return self.eps * max(2.0 ** (math.frexp(value)[1] - 1), self.smallest)
 
 
+def eps_of(dtype: np.dtype) -> float:
+    """The step from 1 to the next number of any floating dtype."""
+    return float(np.finfo(dtype).eps) if np.issubdtype(dtype, np.inexact) else Precision.of(dtype.name).eps
+
+
 def narrow(node: Any, dtype: np.dtype) -> Any:
     """Every floating array or number of nested tuples in another dtype."""
     if isinstance(node, tuple):

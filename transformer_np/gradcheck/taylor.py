@@ -19,16 +19,21 @@ from transformer_np.layer import Array
 
 FIRST_STEP = 1 / 8
 NUM_STEPS = 26
+NUM_DIRECTIONS = 3
 ABOVE_ROUNDING = 30      # a remainder counts that is so many times the rounding of the loss
 NUM_SLOPES = 4           # the median of so many of the last slopes is taken
 
 
 def taylor_slope(loss: Loss, which: int, gradient: Array, rng: np.random.Generator) -> float:
-    """The slope of the remainder when argument `which` moves along a random direction: 2 or more when the gradient is right.
+    """The smallest slope of the remainder when argument `which` moves along random directions: 2 or more when the gradient is
+    right.
 
     Infinite where there is no remainder but rounding, as for a right gradient of a linear function. Raises Fault.
     """
-    direction = random_direction(loss, which, rng)
+    return min(_slope(loss, which, gradient, random_direction(loss, which, rng)) for _ in range(NUM_DIRECTIONS))
+
+
+def _slope(loss: Loss, which: int, gradient: Array, direction: Array) -> float:
     expected = float((gradient * direction).sum())
     length = loss.length({which: direction})
     remainders = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from transformer_np.attention import attention_backward, attention_forward
-from transformer_np.gradcheck import check_gradients, check_vjp, values
+from transformer_np.gradcheck import check_gradients, check_vjp, measuring
 from transformer_np.gradcheck.differences import differences
 from transformer_np.gradcheck.loss import Loss
 from transformer_np.gradcheck.pair import pair_of_vjp
@@ -61,7 +61,7 @@ def test_the_report_says_what_ran():
     assert ways["complex_step"] == "complex step at each of 30 elements"
     assert ways["differences"].startswith("differences of fourth order at each of 30 elements, good to ")
     assert ways["adjoint"] == "adjoint identity for 4 cotangents and one random direction, by complex step"
-    assert ways["taylor"] == "Taylor remainder along a random direction"
+    assert ways["taylor"] == "Taylor remainders along 3 random directions"
     assert check_gradients(softmax_forward, softmax_backward, [X]).check("gradient of x").method == ways["complex_step"]
 
 
@@ -115,7 +115,7 @@ def test_only_the_argument_whose_imaginary_part_is_dropped_is_measured_by_differ
 
 @pytest.mark.parametrize("relative", [1e-3, 1e-6])
 def test_large_arrays_are_measured_along_directions_by_differences_too(monkeypatch, relative):
-    monkeypatch.setitem(values.MAX_ELEMENTS, differences, 10)
+    monkeypatch.setitem(measuring.MAX_ELEMENTS, differences, 10)
     report = check_vjp(cast, lambda d_y, x: 2 * x * d_y, [X])
     assert report.ok, str(report)
     assert "along 8 random directions" in report.check("gradient of x").method

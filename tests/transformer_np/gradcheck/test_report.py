@@ -33,7 +33,8 @@ def test_json_has_every_field_and_no_infinity():
     parsed = json.loads(Report("norm", (RIGHT, WRONG, PROPERTY)).to_json(), parse_constant=refuse)
     assert parsed["name"] == "norm" and parsed["ok"] is False
     assert parsed["checks"][0] == {"name": "gradient of x", "ok": True, "says": "relative error 2.0e-16", "figure": 2e-16,
-                                   "bound": 1e-11, "argument": "x", "method": None, "elements": [], "skipped": 0}
+                                   "bound": 1e-11, "argument": "x", "method": None, "elements": [], "skipped": 0,
+                                   "diagnosis": None}
     assert parsed["checks"][1]["figure"] is None and parsed["checks"][2]["figure"] is None
 
 

@@ -1,0 +1,67 @@
+"""What a kernel of low precision is held against: the same, worked out in float64 from the numbers that it was given.
+
+The inputs and cotangents are rounded to the profile first, so that their precision costs the kernel nothing. Then forward is
+called in float64: the one that is checked if it can do that, or a reference that the user gives. A kernel that knows one
+precision only, without a reference, is measured in that precision, and as roughly as that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from transformer_np.gradcheck.foreign import Unsupported
+from transformer_np.gradcheck.inputs import Fault
+from transformer_np.gradcheck.loss import Loss
+from transformer_np.gradcheck.noise import moved, rounding_changes
+from transformer_np.gradcheck.pair import FLOAT64, Pair, backward_pass, forward_pass
+from transformer_np.layer import Array
+
+NUM_REFERENCES = 2      # times that a reference is measured again, with everything moved by a rounding error
+
+
+@dataclass(frozen=True)
+class Exact:
+    """loss: what is measured, in `loss.pair.dtype`.   who: whose it is, for the report.   is_reference: the user's."""
+
+    loss: Loss
+    who: str
+    is_reference: bool = False
+
+
+def exact_of(pair: Pair, cotangents: Sequence[Array], reference: Pair | None) -> Exact:
+    """cotangents: in float64.   reference: a pair whose forward is the user's reference. Raises Fault."""
+    name, _ = pair.called
+    if reference is not None:
+        return Exact(Loss(reference, cotangents), "the reference", is_reference=True)
+    if pair.dtype != FLOAT64:
+        wide = replace(pair, dtype=FLOAT64)
+        try:
+            if all(member.dtype == FLOAT64 for member in forward_pass(wide, wide.given).members):
+                return Exact(Loss(wide, cotangents), f"{name} in float64")
+        except (Fault, Unsupported):
+            pass  # it knows one precision only
+    return Exact(Loss(pair, cotangents), f"{name} in {pair.dtype.name}")
+
+
+def changes_by_rounding(exact: Exact, pair: Pair, cotangents: Sequence[Array], gradients: Sequence[Array | None], eps: float,
+                        rng: np.random.Generator) -> list[list[Array]]:
+    """For each argument, how its gradient changes by rounding in the precision of `pair`, as far as backward can tell: best in
+    float64, where its own rounding is out of sight."""
+    wide = exact.loss.pair
+    if not exact.is_reference and wide.dtype != pair.dtype:
+        try:
+            exact_gradients = backward_pass(wide, forward_pass(wide, wide.given), cotangents)
+        except (Fault, Unsupported):
+            pass
+        else:
+            return rounding_changes(wide, cotangents, exact_gradients, eps, rng)
+    return rounding_changes(pair, cotangents, gradients, eps, rng)
+
+
+def moved_loss(loss: Loss, cotangents: Sequence[Array], eps: float, rng: np.random.Generator) -> Loss:
+    """The loss where everything that goes in has moved by one rounding error. Raises Fault."""
+    arguments = tuple(moved(argument, eps, rng) for argument in loss.pair.arguments)
+    return Loss(replace(loss.pair, arguments=arguments), [moved(cotangent, eps, rng) for cotangent in cotangents])

@@ -1,0 +1,215 @@
+"""The verdict on one argument, from what backward gives and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from transformer_np.gradcheck.diagnosis import Case, Diagnosis, Jacobian, diagnose
+from transformer_np.gradcheck.exact import NUM_REFERENCES, moved_loss
+from transformer_np.gradcheck.inputs import Fault
+from transformer_np.gradcheck.kinks import is_between, one_sided
+from transformer_np.gradcheck.measurement import (
+    NUM_DIRECTIONS,
+    Measurement,
+    measure_directions,
+    measure_elements,
+    random_direction,
+)
+from transformer_np.gradcheck.measuring import Measuring, sample, way_of
+from transformer_np.gradcheck.pair import backward_pass
+from transformer_np.gradcheck.precision import UNCERTAIN, Bounds, relative_error
+from transformer_np.gradcheck.report import Check, Element
+from transformer_np.gradcheck.rounding import Precision
+from transformer_np.layer import Array
+
+MAX_KINKS = 0.5             # the part of the elements of an argument that may be excused
+MAX_UNSETTLED = 0.1         # the part that may be left without a verdict because differences do not settle
+UNSETTLED = 1e-3            # an error of differences that is so large a part of the gradient is no measurement,
+UNSETTLED_LOW = 0.1         # and in low precision, where the forward that is measured has no better to give
+MAX_LOOKS = 1000            # so many elements that seem wrong are looked at for a kink
+NUM_WORST = 5               # so many elements are shown
+MAX_JACOBIAN = 600          # a Jacobian of so many rows and columns is worked out for a diagnosis
+
+
+def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement], scale: float) -> Check:
+    """everything: what was measured of all arguments.   scale: how large this gradient might be."""
+    measured, bounds = everything[which], Bounds.of(measuring.precision)
+    question, name = f"gradient of {measuring.pair.names[which]}", measuring.pair.names[which]
+    way = way_of(measuring, which, measured)
+    if measured.numeric.size == 0:
+        return Check(question, True, "it has no elements", 0.0, bounds.relative, name, way)
+    error, wrong = _errors(measured, scale, bounds)
+    if wrong.any() and measured.place != "cotangent":
+        measured = _with_noise_of_forward(measuring, which, measured, wrong)
+        error, wrong = _errors(measured, scale, bounds)
+    # the three ways to be no fault of backward's
+    enough = UNSETTLED if measuring.loss.pair.dtype == np.float64 else UNSETTLED_LOW
+    unsettled = measured.judged & (UNCERTAIN * measured.error > enough * (np.abs(measured.numeric) + scale))
+    kinks = _kinks(measuring, which, measured, wrong & ~unsettled)
+    wrong &= ~unsettled & ~kinks
+    figure = float(np.where(kinks | unsettled, 0, error).max())
+    says = f"relative error {figure:.1e}, bound {bounds.relative:.0e}; {way}"
+    if measuring.precision.profile != "float64":
+        says += f"; {_ulps(measured, measuring.precision)}"
+    skipped, too_many = _skipped(measured, kinks, unsettled)
+    found = Check(question, not too_many, says + skipped, figure, bounds.relative, name, way,
+                  skipped=int((kinks | unsettled).sum()))
+    if not wrong.any():
+        return found
+    index = tuple(int(i) for i in np.unravel_index(np.where(wrong, error, -1).argmax(), wrong.shape))
+    absent, (_, who) = measuring.gradients[which] is None, measuring.pair.called
+    given = f"{who} gives None, which stands for 0" if absent else f"analytic {measured.analytic[index]:.17g}"
+    says = (f"{found.says}; worst at {measured.place} {list(index)}: {given}, numeric {measured.numeric[index]:.17g}; "
+            f"wrong: {wrong.sum()} of {measured.judged.sum()}")
+    if measured.place != "element":
+        measured, error, wrong = _one_by_one(measuring, which, scale, bounds)
+    case = _case(measuring, which, everything, measured, wrong, bounds.allowed(measured, scale))
+    diagnosis = Diagnosis("absent", f"{who} gives None, but the output depends on it") if absent else diagnose(case)
+    return replace(found, ok=False, says=says, elements=_worst_elements(measuring, which, measured, wrong, error),
+                   diagnosis=diagnosis)
+
+
+def _skipped(measured: Measurement, kinks: Array, unsettled: Array) -> tuple[str, bool]:
+    """What is not judged by its error, and whether that is too much."""
+    says, too_many, count = "", False, int(measured.judged.sum())
+    if kinks.any():
+        says += f"; {kinks.sum()} of {count} {measured.place}s are at a kink, and between the slopes on its two sides"
+        if kinks.sum() > MAX_KINKS * count:
+            says, too_many = f"{says}, more than {MAX_KINKS:.0%}: move the inputs, so that there is something to check", True
+    if unsettled.any():
+        says += f"; {unsettled.sum()} of {count} {measured.place}s are not measured: differences do not settle there"
+        if unsettled.sum() > MAX_UNSETTLED * count:
+            says, too_many = f"{says}, more than {MAX_UNSETTLED:.0%}", True
+    return says, too_many
+
+
+def _one_by_one(measuring: Measuring, which: int, scale: float, bounds: Bounds) -> tuple[Measurement, Array, Array]:
+    """A direction says that something is wrong; some random elements say where, if they can."""
+    known = measuring.known(which)
+    indices = sample(known.shape, np.random.default_rng([measuring.seed, which]))
+    measured = measure_elements(measuring.loss, which, known, [], measuring.products[which], indices=indices)
+    return measured, *_errors(measured, scale, bounds)
+
+
+def _case(measuring: Measuring, which: int, everything: Sequence[Measurement], measured: Measurement, wrong: Array,
+          allowed: Array) -> Case:
+    arguments, names = measuring.pair.arguments, measuring.pair.names
+    others = {names[other]: (arguments[other], each.numeric) for other, each in enumerate(everything)
+              if other != which and each.place == "element"}
+    outputs = [(np.asarray(member, np.float64), cotangent)
+               for member, cotangent in zip(measuring.base.members, measuring.cotangents, strict=True)]
+    return Case(names[which], measured.analytic, measured.numeric, measured.judged, wrong, allowed, arguments[which], others,
+                outputs, lambda: _jacobian(measuring, which))
+
+
+def _jacobian(measuring: Measuring, which: int) -> Jacobian | None:
+    """None where it is too large, or backward does not take the cotangents."""
+    loss, pair = measuring.loss, measuring.pair
+    shape = pair.arguments[which].shape
+    outputs = loss.places()
+    if not 0 < len(outputs) <= MAX_JACOBIAN or pair.arguments[which].size > MAX_JACOBIAN:
+        return None
+    measured, given = np.zeros((2, len(outputs), pair.arguments[which].size))
+    try:
+        for column, index in enumerate(np.ndindex(shape)):
+            direction = np.zeros(shape)
+            direction[index] = 1
+            measured[:, column], _ = measuring.products[which](loss, {which: direction})
+        for row, (member, index) in enumerate(outputs):
+            cotangents = [np.zeros(each.shape, pair.dtype) for each in measuring.cotangents]
+            cotangents[member][index] = 1
+            gradient = backward_pass(pair, measuring.base, cotangents)[which]
+            given[row] = 0 if gradient is None else np.ravel(gradient)
+    except Fault:
+        return None
+    return Jacobian(measured, given, outputs, loss.shapes, shape)
+
+
+def _errors(measured: Measurement, scale: float, bounds: Bounds) -> tuple[Array, Array]:
+    """Relative errors, and where they are too large."""
+    allowed = bounds.allowed(measured, scale)
+    error = relative_error(measured.analytic, measured.numeric, measured.size, allowed, bounds.relative)
+    error = np.where(measured.judged, error, 0)
+    return error, error > bounds.relative
+
+
+def _with_noise_of_forward(measuring: Measuring, which: int, measured: Measurement, wrong: Array) -> Measurement:
+    """Before anything is called wrong: forward may be what rounds so much, as one does that takes the variance in one pass. It is
+    measured again where everything that goes in has moved by a rounding error."""
+    product, noise = measuring.products[which], measured.noise
+    for _ in range(NUM_REFERENCES):
+        try:
+            loss = moved_loss(measuring.loss, measuring.cotangents, measuring.precision.eps, measuring.rng)
+            if measured.place == "element":
+                indices = [tuple(map(int, index)) for index in np.argwhere(wrong)]
+                again = measure_elements(loss, which, measuring.known(which), [], product, indices=indices)
+            else:
+                rng = np.random.default_rng([measuring.seed, which])
+                again = measure_directions(loss, which, measuring.known(which), [], product, rng)
+        except Fault:
+            continue
+        with np.errstate(invalid="ignore"):
+            change = np.abs(again.numeric - measured.numeric)
+        noise = np.maximum(noise, np.where(again.judged & np.isfinite(change), change, 0))
+    return replace(measured, noise=noise)
+
+
+def _ulps(measured: Measurement, precision: Precision) -> str:
+    """How far off the worst place is in steps of the precision, and beside what rounding changes there."""
+    off = np.where(measured.judged, np.abs(measured.analytic - measured.numeric), 0)
+    index = np.unravel_index(np.nan_to_num(off, posinf=np.inf).argmax(), off.shape)
+    says = f"at most {off[index] / precision.ulp(measured.numeric[index]):.2g} ULP"
+    return says + (f", {off[index] / measured.noise[index]:.2g} times what one rounding of all that goes in changes"
+                   if measured.noise[index] > 0 else "")
+
+
+def _kinks(measuring: Measuring, which: int, measured: Measurement, wrong: Array) -> Array:
+    """Which of the places are wrong only because they are at a kink, where backward may take another slope.
+
+    Elements that are excused one by one are then moved all together: for the maximum of equal numbers, each may have all of the
+    cotangent, but not both of two.
+    """
+    excused = np.zeros(wrong.shape, bool)
+    loss, gradient = measuring.loss, measured.analytic
+    if measured.place == "direction":
+        rng = np.random.default_rng([measuring.seed, which])
+        directions = [random_direction(loss, which, rng) for _ in range(NUM_DIRECTIONS)]
+        for index in np.flatnonzero(wrong):
+            slopes = one_sided(loss, {which: directions[index]})
+            excused[index] = slopes is not None and is_between(loss, slopes, float(gradient[index]))
+    if measured.place != "element":
+        return excused
+    for index in map(tuple, np.argwhere(wrong)[:MAX_LOOKS]):
+        if not np.isfinite(gradient[index]):
+            continue
+        direction = np.zeros(wrong.shape)
+        direction[index] = 1
+        slopes = one_sided(loss, {which: direction})
+        excused[index] = slopes is not None and is_between(loss, slopes, float(gradient[index]))
+    if excused.sum() < 2:
+        return excused
+    together = np.where(excused, loss.sizes[which], 0)
+    slopes = one_sided(loss, {which: together})
+    if slopes is not None and not slopes.bent.any():
+        expected = float(loss.weights @ slopes.right)
+        slack = 1e-5 * float(np.abs(loss.weights * slopes.right).sum() + np.abs(gradient * together).sum())
+        if abs(float((gradient * together).sum()) - expected) > slack:
+            return np.zeros(wrong.shape, bool)
+    return excused
+
+
+def _worst_elements(measuring: Measuring, which: int, measured: Measurement, wrong: Array, error: Array) -> tuple[Element, ...]:
+    order = np.argsort(np.where(wrong, error, -1), axis=None)[::-1][:min(NUM_WORST, int(wrong.sum()))]
+    argument = measuring.pair.arguments[which]
+    elements = []
+    for place in order:
+        index = tuple(int(i) for i in np.unravel_index(place, error.shape))
+        analytic, numeric = float(measured.analytic[index]), float(measured.numeric[index])
+        off = abs(analytic - numeric)
+        relative = off / abs(numeric) if numeric != 0 else np.inf
+        elements.append(Element(index, float(argument[index]), analytic, numeric, off, relative,
+                                off / measuring.precision.ulp(numeric)))
+    return tuple(elements)
