@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -19,7 +19,6 @@ import numpy as np
 
 from baselines_np.comparison.wording import (
     ARMS,
-    EXPERIMENTS,
     arm_name,
     is_share,
     known,
@@ -44,6 +43,8 @@ COLOURS = {
     "gru": "#0a8f6c",
     "lstm": "#1f4fa3",
     "tcn": "#a8479a",
+    "bigram": "#9a8a72",
+    "5-gram": "#6b5a40",
 }
 OTHER = "#7a6a58"      # an arm that this file has not heard of
 INK = "#1c1c21"
@@ -112,13 +113,18 @@ def _chart(name: str, experiment: dict[str, Any], key: str, x_label: str, *, lim
                 axes.plot(x, y, color=_colour(arm), linewidth=1.6 if len(x) <= 100 else 0.9,
                           marker="o" if len(x) <= 16 else "", markersize=3.5)
             labels.append(_Label(float(np.mean([y[-1] for _, y in arm_lines])), arm_name(arm), _colour(arm)))
+        if key == "curve":
+            # what is not trained has no curve, and stands at one level from the first step to the last
+            for arm, level in _untrained(experiment, lines).items():
+                axes.axhline(level, color=_colour(arm), linewidth=1.6, dashes=(4, 2))
+                labels.append(_Label(level, arm_name(arm), _colour(arm)))
         labels += [_Label(level, label, MUTED) for label, level in _levels(experiment).items()]
         figure.subplots_adjust(left=44 / _WIDTH, right=1 - (_LEAD + _widest(labels) + 2) / _WIDTH,
                                bottom=42 / _HEIGHT, top=1 - 10 / _HEIGHT)
-        end = max(x[-1] for arm_lines in lines.values() for x, _ in arm_lines)
-        start = min(x[0] for arm_lines in lines.values() for x, _ in arm_lines)
-        axes.set_xlim(start, end if end > start else start + 1)
-        axes.set_ylim(*_score_range(experiment, [y for arm_lines in lines.values() for _, y in arm_lines], labels))
+        drawn = [line for arm_lines in lines.values() for line in arm_lines]
+        start, end = min(x[0] for x, _ in drawn), max(x[-1] for x, _ in drawn)
+        axes.set_xlim(start, end)
+        axes.set_ylim(*_score_range(experiment, [y for _, y in drawn], labels))
         axes.set_xlabel(x_label)
         _score_axis(axes.yaxis, metric)
         for label in labels:
@@ -144,11 +150,16 @@ def _lines(arm: dict[str, Any], key: str) -> list[tuple[np.ndarray, np.ndarray]]
     return found
 
 
+def _untrained(experiment: dict[str, Any], lines: dict[str, Any]) -> dict[str, float]:
+    """The scores of the arms that have one and no curve."""
+    return {arm: data["mean"] for arm, data in ordered(experiment["arms"]) if arm not in lines and known(data.get("mean"))}
+
+
 def _levels(experiment: dict[str, Any]) -> dict[str, float]:
-    """The lines to compare with: threshold, chance, and the baselines that are not all but chance."""
+    """The lines to compare with: what counts as solved, chance, and the baselines that are not all but chance."""
     metric = experiment["metric"]
     levels = {}
-    if known(threshold := experiment.get("threshold")):
+    if is_share(metric) and known(threshold := experiment.get("threshold")):
         levels[f"solved: {level_text(threshold, metric)}"] = threshold
     chance = experiment.get("chance")
     if known(chance):
@@ -163,11 +174,11 @@ def _levels(experiment: dict[str, Any]) -> dict[str, float]:
 
 def _score_range(experiment: dict[str, Any], curves: Sequence[np.ndarray], labels: Sequence[_Label]) -> tuple[float, float]:
     """All of 0 to 100 % for an accuracy. For a loss, what tells the arms apart: the ends, and a third of their distance to where
-    the curves begin; the steep beginning is cut off."""
+    the curves begin; the steep beginning is cut off, and so is a rule that does worse."""
     if is_share(experiment["metric"]):
         return -0.02, 1.02
     begin = float(np.median([y[0] for y in curves]))
-    ends = [label.level for label in labels if not label.reference or label.text != "chance"]
+    ends = [label.level for label in labels if not label.reference]
     low, high = min(ends), max(ends)
     margin = 0.06 * (high - low) or 0.5
     if experiment.get("higher_is_better", True):
@@ -216,7 +227,10 @@ def _alt(experiment: dict[str, Any], lines: dict[str, Any], key: str, x_label: s
             if inside:
                 text += f" has {score_text(float(np.mean(inside)), metric)} at {limit:g} and"
         parts.append(f"{text} ends at {_range_text(ends, metric)}.")
-    if levels := _levels(experiment):
+    levels = _levels(experiment)
+    if key == "curve":
+        levels = {arm_name(arm): level for arm, level in _untrained(experiment, lines).items()} | levels
+    if levels:
         parts.append("Dashed lines: " + series([f"{label} {score_text(level, metric)}" if not label.startswith("solved")
                                                  else label for label, level in levels.items()]) + ".")
     return " ".join(parts)
@@ -244,8 +258,8 @@ def write_opening_figure(results: dict[str, Any], path: str | PathLike[str]) -> 
     """The opening figure as a PNG file, for a README. Raises InputError when there is nothing to show."""
     panels = _opening_panels(results)
     if not panels:
-        raise InputError("the opening figure shows associative_recall and state_tracking, and the results have no finished run of "
-                         "either; expected at least one")
+        raise InputError("the opening figure shows associative_recall and state_tracking: got results without a finished run of "
+                         "either, expected at least one")
     with _style():
         data = io.BytesIO()
         _opening_figure(panels, 880).savefig(data, format="png", dpi=144, facecolor="white", metadata={"Software": None})
@@ -267,25 +281,21 @@ def _opening_panels(results: dict[str, Any]) -> list[_Panel]:
     """Recall; parity at the trained lengths; parity at the farthest length. Those that have a score."""
     panels = []
     for name in ("associative_recall", "state_tracking"):
-        experiment = results["experiments"].get(name)
-        if experiment is None:
-            continue
-        title = EXPERIMENTS[name]
-
-        def add(subtitle: str, score: Callable[[dict[str, Any]], float | None],
-                title: str = title, experiment: dict[str, Any] = experiment) -> None:
-            scores = {arm: [value for run in data["runs"] if known(value := score(run))]
-                      for arm, data in ordered(experiment["arms"])}
-            if any(scores.values()):
-                panels.append(_Panel(title, subtitle, experiment["metric"], experiment.get("chance"), experiment.get("threshold"),
-                                     scores))
-
-        lengths = [run["by_length"][-1][0] for data in experiment["arms"].values() for run in data["runs"] if run.get("by_length")]
-        add("trained lengths" if lengths else "held-out data", lambda run: run["score"])
+        experiment = results["experiments"].get(name, {"arms": {}})
+        runs = {arm: data["runs"] for arm, data in ordered(experiment["arms"])}
+        scores = {arm: [run["score"] for run in own if known(run["score"])] for arm, own in runs.items()}
+        farthest = {arm: [run["by_length"][-1] for run in own if run.get("by_length")] for arm, own in runs.items()}
+        lengths = {length for ends in farthest.values() for length, _ in ends}
+        if any(scores.values()):
+            panels.append(_panel(experiment, "trained lengths" if lengths else "held-out data", scores))
         if lengths:
-            longest = max(lengths)
-            add(f"length {longest}", lambda run, longest=longest: dict(run.get("by_length") or []).get(longest))
+            beyond = {arm: [score for length, score in ends if length == max(lengths)] for arm, ends in farthest.items()}
+            panels.append(_panel(experiment, f"length {max(lengths)}", beyond))
     return panels
+
+
+def _panel(experiment: dict[str, Any], subtitle: str, scores: dict[str, list[float]]) -> _Panel:
+    return _Panel(experiment["title"], subtitle, experiment["metric"], experiment.get("chance"), experiment.get("threshold"), scores)
 
 
 def _opening_figure(panels: Sequence[_Panel], width: int) -> Figure:
@@ -378,50 +388,48 @@ def read_attention(attention: dict[str, Any]) -> AttentionReading | None:
 
 
 def attention_pictures(name: str, attention: dict[str, Any]) -> list[tuple[str, Picture]]:
-    """One panel a head, with its name: a row is a token that looks, a column one that is looked at, darkness is the weight."""
+    """One panel a head, with its title."""
+    return [(f"Layer {layer}, head {number}", _attention_picture(f"{name}-{layer}-{number}", attention, layer, number))
+            for layer, heads in enumerate(attention["layers"], start=1) for number in range(1, len(heads) + 1)]
+
+
+def _attention_picture(name: str, attention: dict[str, Any], layer: int, number: int) -> Picture:
+    """A row is a token that looks, a column one that is looked at; opacity is the weight, so no weight shows the page itself."""
     tokens = attention["tokens"]
-    found = answers(tokens)
+    weights = np.clip(np.asarray(attention["layers"][layer - 1][number - 1], float), 0, 1)           # [T, T]
     size = len(tokens)
-    pictures = []
-    for layer, heads in enumerate(attention["layers"], start=1):
-        for number, head in enumerate(heads, start=1):
-            weights = np.clip(np.asarray(head, float), 0, 1)                                         # [T, T]
-            title = f"Layer {layer}, head {number}"
-            with _style():
-                figure, axes = _new_figure(400, 400)
-                figure.subplots_adjust(left=0.1, right=0.995, bottom=0.005, top=0.9)
-                shade = np.empty((size, size, 4))                                                   # [T, T, RGBA]
-                shade[..., :3] = np.array(_rgb(_colour(attention["arm"])))
-                shade[..., 3] = weights
-                axes.imshow(shade, interpolation="none", aspect="auto")
-                axes.set_xticks(range(size), tokens, rotation=90)
-                axes.set_yticks(range(size), tokens)
-                axes.xaxis.tick_top()
-                axes.tick_params(length=0, labelsize=min(12, 230 / max(size, 1)), labelcolor=INK, pad=3)
-                axes.grid(False)
-                axes.set_frame_on(False)
-                edges = np.arange(size + 1) - 0.5
-                axes.vlines(edges, edges[0], edges[-1], color=GRID, linewidth=0.5)
-                axes.hlines(edges, edges[0], edges[-1], color=GRID, linewidth=0.5)
-                axes.set_xlim(edges[0] - 0.05, edges[-1] + 0.05)
-                axes.set_ylim(edges[-1] + 0.05, edges[0] - 0.05)
-                from matplotlib.patches import Rectangle
+    with _style():
+        from matplotlib.patches import Rectangle
 
-                for query, answer in found.items():
-                    axes.add_patch(Rectangle((answer - 0.5, query - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.4,
-                                             joinstyle="miter", zorder=3))
-                pictures.append((title, _picture(figure, f"{name}-attention-{layer}-{number}", _attention_alt(title, weights, tokens,
-                                                                                                              found))))
-    return pictures
+        figure, axes = _new_figure(400, 400)
+        figure.subplots_adjust(left=0.1, right=0.995, bottom=0.005, top=0.9)
+        shade = np.empty((size, size, 4))                                                           # [T, T, RGBA]
+        shade[..., :3] = _rgb(_colour(attention["arm"]))
+        shade[..., 3] = weights
+        axes.imshow(shade, interpolation="none", aspect="auto")
+        axes.set_xticks(range(size), tokens, rotation=90)
+        axes.set_yticks(range(size), tokens)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0, labelsize=min(12, 230 / size), labelcolor=INK, pad=3)
+        axes.grid(False)
+        axes.set_frame_on(False)
+        first, last = -0.5, size - 0.5
+        axes.vlines(np.arange(size + 1) - 0.5, first, last, color=GRID, linewidth=0.5)
+        axes.hlines(np.arange(size + 1) - 0.5, first, last, color=GRID, linewidth=0.5)
+        axes.set_xlim(first - 0.05, last + 0.05)
+        axes.set_ylim(last + 0.05, first - 0.05)
+        for query, answer in answers(tokens).items():
+            axes.add_patch(Rectangle((answer - 0.5, query - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.4, zorder=3))
+        return _picture(figure, f"attention-{name}", _attention_alt(f"layer {layer}, head {number}", weights, tokens))
 
 
-def _attention_alt(title: str, weights: np.ndarray, tokens: Sequence[str], found: dict[int, int]) -> str:
-    alt = f"Attention map, {title.lower()}, {len(tokens)} by {len(tokens)} tokens: {' '.join(tokens)}."
-    if found:
-        looks = [f"{tokens[query]} looks most at {tokens[int(weights[query].argmax())]} ({weights[query].max():.2f}; its answer is "
-                 f"{tokens[answer]})" for query, answer in found.items()]
-        alt += f" {'; '.join(looks)}."
-    return alt
+def _attention_alt(title: str, weights: np.ndarray, tokens: Sequence[str]) -> str:
+    alt = f"Attention map, {title}, {len(tokens)} by {len(tokens)} tokens: {' '.join(tokens)}."
+    looks = []
+    for query, answer in answers(tokens).items():
+        most = int(weights[query].argmax())
+        looks.append(f"{tokens[query]} looks most at {tokens[most]} ({weights[query, most]:.2f}; its answer is {tokens[answer]})")
+    return f"{alt} {'; '.join(looks)}." if looks else alt
 
 
 # -------------------------------------------------------------------------------------------------------------- the workshop
@@ -484,8 +492,8 @@ def _score_axis(axis: Any, metric: str, ticks: Sequence[float] = (0, 0.25, 0.5, 
 
 
 def _picture(figure: Figure, name: str, alt: str) -> Picture:
-    """The figure as an element of an HTML page: only the ids that are referred to, made unique by `name`; colours and font left to
-    the page."""
+    """The figure as an element of an HTML page: only the ids that are referred to, made unique by `name`; colours and font are
+    left to the page."""
     data = io.StringIO()
     figure.savefig(data, format="svg", metadata={"Date": None})
     svg = data.getvalue()
@@ -500,6 +508,6 @@ def _picture(figure: Figure, name: str, alt: str) -> Picture:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     svg = re.sub(r"\s*\n\s*", " ", svg).replace("> <", "><").replace("base64, ", "base64,")
-    box = re.search(r"viewBox=\"[^\"]*\"", svg)[0]
-    svg = re.sub(r"^<svg [^>]*>", lambda _: f'<svg class="picture" role="img" aria-label="{html.escape(alt)}" {box}>', svg)
+    svg = re.sub(r"^<svg [^>]*(viewBox=\"[^\"]*\")[^>]*>",
+                 lambda match: f'<svg class="picture" role="img" aria-label="{html.escape(alt)}" {match[1]}>', svg)
     return Picture(svg.strip(), alt)

@@ -22,17 +22,18 @@ from baselines_np.comparison.figures import (
     read_attention,
 )
 from baselines_np.comparison.wording import (
+    ARMS,
     EXPERIMENTS,
     MISSING,
     WORK,
     arm_name,
     bytes_text,
     count_text,
+    is_share,
     is_transformer,
     known,
     level_text,
     mean_text,
-    plural,
     score_text,
     seconds_text,
     series,
@@ -56,6 +57,7 @@ def render_report(results: dict[str, Any]) -> str:
         raise InputError("the report needs jinja2: pip install transformer-np[compare]") from None
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["unbroken"] = _unbroken
     sections = [_section(name, experiment) for name, experiment in results["experiments"].items()]
     return environment.get_template("report.html").render(
         suite=results.get("suite", "unnamed"),
@@ -88,6 +90,8 @@ class _Row:
     flops: str = MISSING
     memory: str = MISSING
     steps: str = MISSING
+    at_equal_flops: str = MISSING
+    at_equal_seconds: str = MISSING
     beyond: str = MISSING
     learning_rate: str = MISSING
     leads: bool = False
@@ -110,8 +114,7 @@ class _Section:
     summary: str
     metric: str
     better: str
-    threshold: str | None
-    chance: str | None
+    goal: str | None          # what a run has to reach to count as solved
     budget: list[tuple[str, str]]
     finding: str
     leaders: list[str]
@@ -149,8 +152,7 @@ def _section(name: str, experiment: dict[str, Any]) -> _Section:
         summary=experiment.get("summary", ""),
         metric=metric,
         better="higher is better" if experiment.get("higher_is_better", True) else "lower is better",
-        threshold=level_text(threshold, metric) if known(threshold) else None,
-        chance=level_text(experiment["chance"], metric) if known(experiment.get("chance")) else None,
+        goal=experiment.get("threshold_is") or level_text(threshold, metric) if known(threshold) else None,
         budget=_facts(experiment.get("budget", {})),
         finding=_finding(experiment, leaders),
         leaders=leaders,
@@ -158,6 +160,7 @@ def _section(name: str, experiment: dict[str, Any]) -> _Section:
         pictures=[(caption, picture) for caption, picture in pictures if picture],
         attention=attention_pictures(name, attention) if attention else [],
         attention_reading=_attention_reading(attention) if attention else "",
+        heads=max((len(heads) for heads in attention["layers"]), default=1) if attention else 1,
         rows=[_arm_row(arm, data, experiment, arm in leaders, beyond)
               for arm, data in sorted(ordered(experiment["arms"]), key=lambda item: _rank(experiment, item[1].get("mean")))],
         baselines=[_Row(label, label, score_text(baseline["score"], metric), note=baseline.get("what", ""))
@@ -172,17 +175,21 @@ def _section(name: str, experiment: dict[str, Any]) -> _Section:
 
 def _arm_row(arm: str, data: dict[str, Any], experiment: dict[str, Any], leads: bool, beyond: float | None) -> _Row:
     metric, runs, solved = experiment["metric"], data["runs"], data.get("solved")
+    diverged = sum(bool(run.get("diverged")) for run in runs)
     farthest = [value for run in runs if known(value := dict(run.get("by_length") or []).get(beyond))]
     return _Row(
         arm=arm if arm in COLOURS else "other",
         name=arm_name(arm),
         score=mean_text(data.get("mean"), data.get("sd") if len(runs) > 1 else None, metric),
-        solved=f"{round(solved * len(runs))} of {len(runs)}" if known(solved) and known(experiment.get("threshold")) else MISSING,
+        solved=f"{round(solved * len(runs))} of {len(runs)}{f', {diverged} diverged' if diverged else ''}"
+               if known(solved) and known(experiment.get("threshold")) else MISSING,
         seconds=seconds_text(_mean(runs, "seconds")),
         parameters=count_text(data.get("parameters")),
         flops=count_text(data.get("flops_per_step")),
         memory=bytes_text(_mean(runs, "peak_bytes")),
         steps=_steps_text(runs, experiment),
+        at_equal_flops=score_text(data.get("score_at_equal_flops"), metric),
+        at_equal_seconds=score_text(data.get("score_at_equal_seconds"), metric),
         beyond=mean_text(sum(farthest) / len(farthest), None, metric) if farthest else MISSING,
         learning_rate=", ".join(dict.fromkeys(f"{run['learning_rate']:g}" for run in runs if known(run.get("learning_rate")))),
         leads=leads,
@@ -204,13 +211,14 @@ def _grid(experiment: dict[str, Any]) -> _Grid | None:
     arms = [(arm, data) for arm, data in ordered(experiment["arms"]) if data.get("grid")]
     if not arms:
         return None
+    metric = experiment["metric"]
     rates = sorted({entry["learning_rate"] for _, data in arms for entry in data["grid"]})
     rows = []
     for arm, data in arms:
         chosen = {run.get("learning_rate") for run in data["runs"]}
         cells = []
         for rate in rates:
-            scores = [score_text(entry["score"], experiment["metric"]) for entry in data["grid"] if entry["learning_rate"] == rate]
+            scores = [score_text(entry["score"], metric) for entry in data["grid"] if entry["learning_rate"] == rate]
             cells.append((", ".join(scores) or MISSING, rate in chosen))
         rows.append((arm_name(arm), cells))
     return _Grid([f"{rate:g}" for rate in rates], rows)
@@ -220,15 +228,21 @@ def _grid(experiment: dict[str, Any]) -> _Grid | None:
 
 
 def _leaders(experiment: dict[str, Any]) -> list[str]:
-    """The arms that nothing here tells from the best: those that solve it with every seed where one does; else those whose mean is
-    as near to the best mean as the larger of the two spreads."""
+    """The arms that nothing here tells from the best. An accuracy has a ceiling: those that solve the task with every seed, where
+    one does. Otherwise those whose mean is as near to the best mean as the larger of the two spreads."""
     arms = {arm: data for arm, data in ordered(experiment["arms"]) if known(data.get("mean"))}
     if not arms:
         return []
-    if known(experiment.get("threshold")) and (solved := [arm for arm, data in arms.items() if data.get("solved") == 1]):
+    if _can_be_solved(experiment) and (solved := [arm for arm, data in arms.items() if data.get("solved") == 1]):
         return solved
     best = min(arms.values(), key=lambda data: _rank(experiment, data["mean"]))
-    return [arm for arm, data in arms.items() if abs(data["mean"] - best["mean"]) <= max(data.get("sd") or 0, best.get("sd") or 0)]
+    return [arm for arm, data in arms.items()
+            if abs(data["mean"] - best["mean"]) <= max(data.get("sd") or 0, best.get("sd") or 0)]
+
+
+def _can_be_solved(experiment: dict[str, Any]) -> bool:
+    """The threshold of a loss is only a landmark on a way that goes on."""
+    return known(experiment.get("threshold")) and is_share(experiment["metric"])
 
 
 def _rank(experiment: dict[str, Any], score: float | None) -> float:
@@ -246,26 +260,25 @@ def _finding(experiment: dict[str, Any], leaders: Sequence[str]) -> str:
 
     def named(arm: str) -> str:
         score = mean_text(arms[arm]["mean"], arms[arm].get("sd") if len(arms[arm]["runs"]) > 1 else None, metric)
-        return f"{arm_name(arm)} ({score})"
+        return f"{arm_name(arm)} with {score}"
 
     by_score = sorted(leaders, key=lambda arm: _rank(experiment, arms[arm]["mean"]))
-    threshold = experiment.get("threshold")
     seeds = min(len(arms[arm]["runs"]) for arm in leaders)
-    solved = known(threshold) and all(arms[arm].get("solved") == 1 for arm in leaders)
+    solved = _can_be_solved(experiment) and all(arms[arm].get("solved") == 1 for arm in leaders)
     # 1. who leads
     if solved:
-        with_seeds = f"with each of {seeds} seeds" if seeds > 1 else "with its only seed"
-        sentence = f"{series([named(arm) for arm in by_score])} {'solve' if len(leaders) > 1 else 'solves'} it {with_seeds}"
+        in_seeds = f"in each of {seeds} seeds" if seeds > 1 else "in the only seed"
+        sentence = f"Solved {in_seeds} by {series([named(arm) for arm in by_score])}"
     else:
-        sentence = f"{series([named(arm) for arm in by_score])} {'lead together' if len(leaders) > 1 else 'leads'}"
+        sentence = f"{'Level at the top' if len(leaders) > 1 else 'The best'}: {series([named(arm) for arm in by_score])}"
     # 2. who comes next
     rest = [arm for arm in arms if arm not in leaders and known(arms[arm].get("mean"))]
     if rest:
-        sentence += f"; the best of the others is {named(min(rest, key=lambda arm: _rank(experiment, arms[arm]['mean'])))}"
+        sentence += f"; the best of the others: {named(min(rest, key=lambda arm: _rank(experiment, arms[arm]['mean'])))}"
     sentence += "."
     # 3. what keeps the lead from being a success
-    if known(threshold) and not solved:
-        sentence += f" No model reaches {level_text(threshold, metric)} with every seed within this budget."
+    if _can_be_solved(experiment) and not solved:
+        sentence += f" No model reaches {level_text(experiment['threshold'], metric)} in every seed within this budget."
     for label in _ahead(experiment, leaders):
         score = score_text(experiment["baselines"][label]["score"], metric)
         sentence += f" The baseline “{label}” ({score}) is not beaten."
@@ -283,52 +296,46 @@ def _ahead(experiment: dict[str, Any], leaders: Sequence[str]) -> list[str]:
 
 def _answer(sections: Sequence[_Section]) -> str:
     """The short answer: on which work which kind leads."""
-    sides: dict[str, list[str]] = {"transformer": [], "traditional": [], "level": [], "baseline": []}
+    openings = {"transformer": "a Transformer leads at", "traditional": "a traditional model leads at",
+                "level": "the two are level at", "baseline": "none beats the simplest rule at"}
+    sides: dict[str, list[str]] = {side: [] for side in openings}
     for section in sections:
-        work = WORK.get(section.name, section.title)
         kinds = {is_transformer(arm) for arm in section.leaders}
-        if section.ahead:
-            sides["baseline"].append(f"{work}, where “{section.ahead[0]}” is ahead")
-        elif kinds == {True}:
-            sides["transformer"].append(work)
-        elif kinds == {False}:
-            sides["traditional"].append(work)
-        elif kinds:
-            sides["level"].append(work)
-    openings = {
-        "transformer": "a Transformer leads at",
-        "traditional": "a traditional model leads at",
-        "level": "the two are level at",
-        "baseline": "neither beats a simple baseline at",
-    }
+        if kinds:
+            side = ("baseline" if section.ahead else "level" if len(kinds) == 2 else "transformer" if True in kinds else
+                    "traditional")
+            sides[side].append(WORK.get(section.name, section.title))
     clauses = [f"{openings[side]} {series(works)}" for side, works in sides.items() if works]
     if not clauses:
         return "There is no answer yet: no run has finished."
-    depends = sum(1 for works in sides.values() if works) > 1
-    return ("It depends on the work. " if depends else "") + _capital("; ".join(clauses)) + "."
+    return ("It depends on the work. " if len(clauses) > 1 else "") + _capital("; ".join(clauses)) + "."
 
 
 def _unfinished(experiment: dict[str, Any]) -> list[str]:
-    """What a run that was killed halfway has left out, one line an arm. Counting characters takes one run, whatever the seeds."""
-    runs = {arm: len(data["runs"]) for arm, data in ordered(experiment["arms"])
-            if (data.get("config") or {}).get("model") != "n-gram"}
+    """What is not there: models without a finished run, and those with fewer seeds than were asked for."""
+    title, arms = experiment["title"], experiment["arms"]
+    lines = []
+    if absent := [arm_name(arm) for arm in ARMS if not arms.get(arm, {"runs": []})["runs"]]:
+        lines.append(f"{title}: no finished run of {series(absent)}.")
     seeds = experiment.get("budget", {}).get("seeds", 0)
-    expected = max([len(seeds) if isinstance(seeds, list) else seeds, *runs.values()], default=0)
-    title = experiment.get("title", "")
-    return [f"{title}, {arm_name(arm)}: {count} of {plural(expected, 'run')}." if expected else f"{title}, {arm_name(arm)}: no run."
-            for arm, count in runs.items() if count < max(expected, 1)]
+    # what is not trained is the same in every seed, and is run once
+    lines += [f"{title}: {arm_name(arm)} has {len(data['runs'])} of {seeds} seeds." for arm, data in ordered(arms)
+              if data["runs"] and data["grid"] and len(data["runs"]) < seeds]
+    return lines
 
 
 def _attention_reading(attention: dict[str, Any]) -> str:
-    how = ("Read a row as a question: the token on the left looks back at the tokens above, and the darker a cell, the more of its "
-           "attention it spends there; each row sums to one.")
-    reading = read_attention(attention)
-    if reading is None:
-        return how
-    return (f"{how} An outlined cell is where the answer stands: the value that followed the same key the first time. In the last row "
-            f"the query {reading.example} should find {reading.answer}. Head {reading.head} of layer {reading.layer} spends "
-            f"{100 * reading.on_answer:.0f} % of the attention of its queries on the outlined cells; spread evenly, it would be "
-            f"{100 * reading.even:.0f} %. That is what the model looks at, which makes an explanation plausible and does not prove it.")
+    sentences = [
+        "Read a row as a question: the token on the left looks back at the tokens above. The stronger the colour of a cell, the",
+        "more of its attention it spends there; each row sums to one."]
+    if reading := read_attention(attention):
+        sentences += [
+            "An outlined cell is where the answer stands: the value that followed the same key the first time.",
+            f"In the last row the query {reading.example} should find {reading.answer}.",
+            f"Head {reading.head} of layer {reading.layer} puts {100 * reading.on_answer:.0f} % of the queries' weight on the",
+            f"outlined cells; spread evenly, it would be {100 * reading.even:.0f} %.",
+            "That is what the model looks at, which makes an explanation plausible and does not prove it."]
+    return " ".join(sentences)
 
 
 # ------------------------------------------------------------------------------------------------------------------- helpers
@@ -356,6 +363,11 @@ def _fact(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: MISSING}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _unbroken(text: str) -> str:
+    """A figure stays on one line with its spread and its unit."""
+    return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _capital(text: str) -> str:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
-EXPERIMENTS = {"associative_recall": "Associative recall", "state_tracking": "State tracking", "language_model": "Language model"}
+EXPERIMENTS = {
+    "associative_recall": "Associative recall",
+    "state_tracking": "State tracking",
+    "language_model": "Language modelling",
+}
 WORK = {
-    "associative_recall": "finding again what was seen once (associative recall)",
-    "state_tracking": "keeping a running state (state tracking)",
-    "language_model": "predicting text (language model)",
+    "associative_recall": "finding again what was seen once",
+    "state_tracking": "keeping a running state",
+    "language_model": "predicting text",
 }
 ARMS = {
     "transformer": "Transformer",
     "transformer_1_layer": "Transformer, 1 layer",
-    "rnn": "RNN",
+    "rnn": "RNN (tanh)",
     "gru": "GRU",
     "lstm": "LSTM",
     "tcn": "TCN",
 }
-MISSING = "–"
+MISSING = "–"    # noqa: RUF001  a dash as wide as a figure is meant
 
 
 def arm_name(arm: str) -> str:
@@ -30,7 +35,7 @@ def is_transformer(arm: str) -> bool:
     return arm.startswith("transformer")
 
 
-def known(value: float | None) -> bool:
+def known(value: float | None) -> TypeGuard[float]:
     """Is there a number? A run that was killed or that diverged leaves None or NaN."""
     return value is not None and math.isfinite(value)
 
@@ -66,7 +71,7 @@ def count_text(count: float | None) -> str:
     if not known(count):
         return MISSING
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(count) >= size:
+        if count >= 0.9995 * size:    # what rounds to 1000 k is 1.00 M
             return f"{_three_digits(count / size)}{unit}"
     return f"{count:.0f}"
 
@@ -75,7 +80,7 @@ def bytes_text(count: float | None) -> str:
     if not known(count):
         return MISSING
     for size, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if count >= size:
+        if count >= 0.9995 * size:
             return f"{_three_digits(count / size)} {unit}"
     return f"{count:.0f} B"
 
@@ -89,7 +94,7 @@ def seconds_text(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
+    hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min"
 
 
@@ -103,4 +108,4 @@ def plural(count: int, word: str) -> str:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
