@@ -144,8 +144,10 @@ class _Comparison:
         says = _first_of(self.written) or "inputs and cotangents are as they were"
         yield Check("nothing is written to", not self.written, says)
         says = f"{self.runs} runs"
-        if self.left_out:
-            says += "; left out: " + "; ".join(f"{case} ({reason})" for case, reason in self.left_out.items())
+        for reason in dict.fromkeys(self.left_out.values()):
+            cases = [case for case in self.left_out if self.left_out[case] == reason]
+            others = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
+            says += f"; left out: {cases[0]}{others}, since {reason}"
         yield Check("the kernel was run", self.runs > 0, says)
 
     def together(self, kind: str, cases: Sequence[tuple[str, Call, Golden, Layout]]) -> Iterator[Check]:

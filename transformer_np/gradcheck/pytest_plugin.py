@@ -40,7 +40,7 @@ def pytest_configure(config: Any) -> None:
     import pytest  # not above: every module of this package can be imported where pytest is not installed
 
     class Fixtures:
-        @pytest.fixture(scope="session")
+        @pytest.fixture
         def gradcheck(self) -> Gradcheck:
             """Check a gradient: the test fails with the report. See transformer_np.gradcheck.pytest_plugin."""
             return Gradcheck()

@@ -38,7 +38,8 @@ def run(pytester, monkeypatch):
 
     def run(tests):
         pytester.makepyfile(f"{PAIRS}\n{tests}")
-        return pytester.runpytest_inprocess("-p", PLUGIN)
+        # it is imported already, by this pytest
+        return pytester.runpytest_inprocess("-p", PLUGIN, "-W", "error", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 
     return run
 
@@ -58,7 +59,7 @@ def test_right_code_passes_by_every_way_in(run):
     def test_reference(gradcheck):
         gradcheck.against("softmax", softmax_forward, softmax_backward, profile="float32")
     """)
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=4, warnings=0)
 
 
 def test_wrong_code_fails_with_the_report_and_no_traceback(run):

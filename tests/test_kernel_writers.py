@@ -1,0 +1,124 @@
+"""The page for kernel writers: its commands run and say what it says; its examples are right, and fail when they are broken."""
+
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transformer_np import cli
+from transformer_np.gradcheck import check_against
+from transformer_np.gradcheck.vectors import check_vectors, export_vectors
+
+TUTORIALS = Path(__file__).parents[1] / "tutorials"
+PAGE = (TUTORIALS / "kernel_writers.md").read_text(encoding="utf-8")
+EXAMPLES = TUTORIALS / "kernel_writers"
+COMMANDS = [block.split("\n") for block in re.findall(r"```console\n\$ (.*?)\n```", PAGE, re.DOTALL)]
+
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler called cc")
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("lines", COMMANDS, ids=[command for command, *_ in COMMANDS])
+def test_a_command_of_the_page_says_what_the_page_says(lines, tmp_path, monkeypatch, capsys):
+    command, *expected = lines
+    if "in_c.py" in command and shutil.which("cc") is None:
+        pytest.skip("there is no C compiler called cc")
+    shutil.copytree(EXAMPLES, tmp_path / "kernel_writers")
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = shlex.split(command)
+    assert program == "transformer-np" and cli.main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[:len(expected)] == expected
+
+
+def test_what_the_page_links_to_is_there():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGE) if not link.startswith("http")]
+    assert len(links) == 4 and all((TUTORIALS / link).is_file() for link in links)
+
+
+@pytest.mark.parametrize("profile", ["float64", "float16"])
+def test_tiles_are_right_in_the_other_precisions(profile):
+    tiled = load("tiled_attention")
+    report = check_against("attention", tiled.forward, tiled.backward, profile=profile)
+    assert report.ok, str(report)
+
+
+BREAKS = {
+    "running sum not shrunk": ("total = total * shrink + e.sum(axis=1)", "total = total + e.sum(axis=1)"),
+    "no row term": ("d_rows @ v.T - load(row, n, query)[:, None]", "d_rows @ v.T"),
+    "first tile allows nothing": ("np.where(new_peak == -np.inf, 0, new_peak)", "new_peak"),
+    "scale forgotten in backward": ("[:, None]) * scale", "[:, None])"),
+    "last tile not masked": ("tile = np.zeros((BLOCK, BLOCK), bool)", "tile = np.ones((BLOCK, BLOCK), bool)"),
+    "NaN behind the mask": ("there = there if keep is None else there & keep", "pass"),
+}
+
+
+@pytest.mark.parametrize("old, new", BREAKS.values(), ids=BREAKS)
+def test_a_kernel_broken_as_kernels_are_is_rejected(old, new, tmp_path, capsys):
+    source = (EXAMPLES / "tiled_attention.py").read_text(encoding="utf-8")
+    assert source.count(old) == 1
+    (tmp_path / "broken.py").write_text(source.replace(old, new), encoding="utf-8")
+    assert cli.main(["check", f"{tmp_path}/broken.py:forward,backward", "--against", "attention", "--profile", "float32"]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+@needs_cc
+def test_a_c_kernel_broken_in_one_term_is_rejected(tmp_path, capsys):
+    source = (EXAMPLES / "layer_norm.c").read_text(encoding="utf-8")
+    (tmp_path / "layer_norm.c").write_text(source.replace(" - through_mean", ""), encoding="utf-8")
+    shutil.copy(EXAMPLES / "layer_norm_in_c.py", tmp_path)
+    assert cli.main(["check", f"{tmp_path}/layer_norm_in_c.py:forward,backward", "--against", "layer_norm", "--profile",
+                     "float32"]) == 1
+    shown = re.search(r"FAIL  layer_norm: gradient of x: off by \d\.\de-\d\d", PAGE)[0]
+    assert shown in capsys.readouterr().out
+
+
+@needs_cc
+def test_a_c_program_answers_vectors_without_python(tmp_path):
+    subprocess.run(["cc", "-Wall", "-Wextra", "-Werror", "-O2", "-o", tmp_path / "program", EXAMPLES / "relu.c"], check=True)
+    root = tmp_path / "vectors"
+    export_vectors(root, only=["relu"])
+    for path in (root / "vectors").iterdir():
+        zipfile.ZipFile(path).extractall(tmp_path / path.stem)
+        (root / "answers" / path.stem).mkdir(parents=True)
+        subprocess.run([tmp_path / "program", tmp_path / path.stem, root / "answers" / path.stem], check=True)
+    reports = list(check_vectors(root))
+    assert len(reports) == 7 and all(report.ok for report in reports), "\n".join(map(str, reports))
+    wrong = root / "answers" / "relu" / "gradient.x.npy"
+    np.save(wrong, np.load(wrong) * 1.01)
+    assert [report.name for report in check_vectors(root) if not report.ok] == ["relu"]
+
+
+def test_the_schema_on_the_page_is_that_of_the_files(tmp_path):
+    export_vectors(tmp_path / "golden", only=["dropout", "lstm"])
+    manifest = json.loads((tmp_path / "golden" / "manifest.json").read_text())
+    schema = re.search(r"version 1 of the schema:\n\n```\n(.*?)```", PAGE, re.DOTALL)[1]
+    entry = manifest["vectors"][0]
+    for key in {*manifest, *entry, *(key for about in entry["arrays"] for key in about)}:
+        assert re.search(rf"\b{key}\b", schema), key
+    kinds = {about["kind"] for entry in manifest["vectors"] for about in entry["arrays"]}
+    assert kinds == {"input", "setting", "random", "cotangent", "output", "gradient"}
+    assert all(f"`{kind}." in PAGE for kind in kinds)
+
+
+def test_the_examples_print_nothing_and_need_nothing_but_numpy():
+    for path in EXAMPLES.glob("*.py"):
+        if path.stem == "layer_norm_in_c" and shutil.which("cc") is None:
+            continue
+        done = subprocess.run([sys.executable, "-W", "error", path], capture_output=True, text=True, check=True)
+        assert done.stdout == done.stderr == ""
+        imported = set(re.findall(r"^(?:import|from) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+        assert imported <= {*sys.stdlib_module_names, "numpy"}
