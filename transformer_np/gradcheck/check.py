@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from transformer_np.gradcheck.diagnosis import Diagnosis
 from transformer_np.gradcheck.exact import exact_of
 from transformer_np.gradcheck.foreign import Unsupported, is_foreign, to_numpy
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.measuring import METHODS
 from transformer_np.gradcheck.outputs import random_cotangents
 from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer, pair_of_vjp
-from transformer_np.gradcheck.properties import Property, properties_of
+from transformer_np.gradcheck.properties import Property, kind_of_fault, properties_of
 from transformer_np.gradcheck.report import Check, Report
 from transformer_np.gradcheck.rounding import Precision
 from transformer_np.gradcheck.trees import map_leaves
 from transformer_np.gradcheck.values import check_output, check_values
-from transformer_np.layer import Layer
+from transformer_np.layer import Layer, describe
 
 
 def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
@@ -30,13 +31,13 @@ def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], i
         report = check_gradients(softmax_forward, softmax_backward, [x])
         report.raise_if_failed()
 
-    forward: `forward(*inputs) -> (output, cache)`. The output is an array, a number, or a tuple of them, nested as you like.
-    Forward must take complex arrays: they are what it is measured with.
+    forward: `forward(*inputs) -> (output, cache)`. The output is an array, a number, or a tuple or dict of them, nested as you
+    like. It is measured best if it takes complex arrays, and rightly if not.
     backward: `backward(d_output, cache) -> gradients`, one for each floating input, in their order; bare if there is one.
     d_output is like the output, without what is not floating; a bare array if one is left. The gradient of an input that was
     None is None, or left out. None for a floating input means that the output does not depend on it, and is checked.
-    inputs: arrays, numbers, None, tuples of them. Floating ones are checked in float64 whatever they are; integers and booleans
-    get no gradient.
+    inputs: arrays, numbers, None, tuples and dicts of them. Floating ones are checked in the profile, whatever they are; integers
+    and booleans get no gradient. Arrays of torch, jax or cupy go to forward and backward as such.
     seed: of the cotangent and everything else that is drawn.   name: of the report, by default forward's.
     method: how gradients are measured: complex_step, differences, adjoint, taylor, or auto, which takes the complex step where
     forward takes complex numbers and keeps their imaginary part, and differences elsewhere.
@@ -48,8 +49,8 @@ def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], i
     Never raises for what forward and backward do: that is in the report. Raises ValueError if `inputs` are no arrays, for an
     unknown method or profile, for bfloat16 without ml_dtypes, and where another library has no arrays of the profile.
     """
-    return _report(lambda: pair_of_functions(forward, backward, inputs), name or _name_of(forward), seed, method, profile,
-                   reference, inputs)
+    return _report("check_gradients", (forward, backward), inputs, lambda: pair_of_functions(forward, backward, inputs),
+                   name or _name_of(forward), _Settings(seed, method, profile, reference))
 
 
 def check_vjp(function: Callable[..., Any], vjp: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
@@ -62,8 +63,8 @@ def check_vjp(function: Callable[..., Any], vjp: Callable[..., Any], inputs: Seq
     function: `function(*inputs) -> output`.   vjp: `vjp(d_output, *inputs) -> gradients`.
     What goes in and comes out, the settings and the errors are as for `check_gradients`.
     """
-    return _report(lambda: pair_of_vjp(function, vjp, inputs), name or _name_of(function), seed, method, profile,
-                   reference, inputs)
+    return _report("check_vjp", (function, vjp), inputs, lambda: pair_of_vjp(function, vjp, inputs),
+                   name or _name_of(function), _Settings(seed, method, profile, reference))
 
 
 def check_layer(layer: Layer, inputs: Sequence[Any], *, seed: int = 0, rng_seed: int | None = None, method: str = "auto",
@@ -76,30 +77,40 @@ def check_layer(layer: Layer, inputs: Sequence[Any], *, seed: int = 0, rng_seed:
     `d_layer` alone where no input is floating. Give it random weights: `create` leaves gains at 1 and biases at 0, where
     wrong gradients look right.
     rng_seed: give forward `rng=np.random.default_rng(rng_seed)`, a fresh one at each call, so that dropout repeats.
-    settings: other keywords of forward.   seed, name and errors: as for `check_gradients`.
+    settings: other keywords of forward.   seed, method, profile, name and errors: as for `check_gradients`.
     """
 
     def forward(layer: Any, *inputs: Any) -> Any:
         fresh = {} if rng_seed is None else {"rng": np.random.default_rng(rng_seed)}
         return layer.forward(*inputs, **fresh, **settings)
 
-    return _report(lambda: pair_of_layer(layer, inputs, forward), name or type(layer).__name__, seed, method, profile)
+    return _report("check_layer", (type(layer),), inputs, lambda: pair_of_layer(layer, inputs, forward),
+                   name or type(layer).__name__, _Settings(seed, method, profile))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    seed: int
+    method: str
+    profile: str
+    reference: Callable[..., Any] | None = None
 
 
 def _name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _report(fresh: Callable[[], Pair], name: str, seed: int, method: str, profile: str,
-            reference: Callable[..., Any] | None = None, inputs: Sequence[Any] = ()) -> Report:
-    """`fresh` makes the pair with new copies of its arrays: what one check finds damaged does not harm the next."""
-    if method not in METHODS:
-        raise ValueError(f"method {method!r}, expected one of {', '.join(METHODS)}")
-    precision = Precision.of(profile)
+def _report(call: str, callables: Sequence[Callable[..., Any]], inputs: Sequence[Any], fresh: Callable[[], Pair], name: str,
+            settings: _Settings) -> Report:
+    """call, callables, inputs: as the user called it.   fresh: makes the pair with new copies of its arrays, so that what one
+    check finds damaged does not harm the next."""
+    if settings.method not in METHODS:
+        raise ValueError(f"method {settings.method!r}, expected one of {', '.join(METHODS)}")
+    precision = Precision.of(settings.profile)
 
     def rounded() -> Pair:
         made = fresh()
-        if profile == "float64":
+        if settings.profile == "float64":
             return made
         return replace(made, arguments=tuple(map(precision.round, made.arguments)), dtype=precision.dtype)
 
@@ -108,20 +119,33 @@ def _report(fresh: Callable[[], Pair], name: str, seed: int, method: str, profil
         raise ValueError(f"{name}: no input is floating and there are no weights, so there is no gradient to check")
     # a stream of its own: inputs drawn from default_rng(seed) would otherwise equal the cotangent, number by number, and where
     # the gradient is at right angles to the input, as in a normalization, a wrong one would be compared with 0
-    rng = np.random.default_rng([seed, *b"cotangent"])
+    rng = np.random.default_rng([settings.seed, *b"cotangent"])
+    again = _one_line(call, callables, inputs, pair, settings)
     try:
         base = forward_pass(pair, pair.given)
         cotangents = random_cotangents(base.members, rng, pair.dtype)
+        wide = [each.astype(np.float64) for each in cotangents]  # copies: what is written into them must not hide anything
         gradients = backward_pass(pair, base, cotangents)
-        wide = [np.asarray(each, np.float64) for each in cotangents]
-        exact = exact_of(pair, wide, _reference_pair(reference, inputs, pair))
+        pair = rounded()
+        exact = exact_of(pair, wide, _reference_pair(settings.reference, inputs, pair))
     except Fault as fault:
-        return Report(name, (Check(f"{pair.called[0]} and {pair.called[1]} run", False, str(fault)),))
+        question = f"{pair.called[0]} and {pair.called[1]} run"
+        diagnosis = Diagnosis("does not run", str(fault))
+        return Report(name, (Check(question, False, str(fault), diagnosis=diagnosis),), again)
     checks = [] if exact.loss.pair is pair else [check_output(pair, exact, base, wide, precision, rng)]
-    checks += check_values(pair, exact, base, wide, gradients, rng, method, precision)
+    checks += check_values(pair, exact, base, wide, gradients, rng, settings.method, precision)
     for question, answer in properties_of(pair).items():
         checks.append(_ask(question, answer, rounded(), rng))
-    return Report(name, tuple(checks))
+    return Report(name, tuple(checks), again)
+
+
+def _one_line(call: str, callables: Sequence[Callable[..., Any]], inputs: Sequence[Any], pair: Pair, settings: _Settings) -> str:
+    """The call that gives this report again, in one line of Python, and the shapes that it was made with."""
+    given = ", ".join(f"{name} {describe(argument.astype(pair.dtype))}"
+                      for name, argument in zip(pair.names[:pair.num_inputs], pair.arguments, strict=False))
+    names = ", ".join(_name_of(each) if call != "check_layer" else f"layer of class {each.__name__}" for each in callables)
+    return (f'{call}({names}, inputs, seed={settings.seed}, method="{settings.method}", profile="{settings.profile}")'
+            f" with {len(inputs)} inputs" + (f": {given}" if given else ""))
 
 
 def _reference_pair(reference: Callable[..., Any] | None, inputs: Sequence[Any], pair: Pair) -> Pair | None:
@@ -140,4 +164,4 @@ def _ask(question: str, answer: Property, pair: Pair, rng: np.random.Generator) 
     try:
         return Check(question, True, answer(pair, rng))
     except (Fault, Unsupported) as fault:
-        return Check(question, False, str(fault))
+        return Check(question, False, str(fault), diagnosis=Diagnosis(kind_of_fault(question), str(fault)))

@@ -27,8 +27,8 @@ SMALL = 1e-4                # a relative error below this is no missing term
 # What a factor may be, of a size of the arrays, and otherwise.
 OF_A_SIZE: dict[str, Callable[[int], float]] = {
     "": float, "1 over ": lambda n: 1 / n, "the root of ": math.sqrt, "1 over the root of ": lambda n: 1 / math.sqrt(n),
-    "(N - 1) / N for N = ": lambda n: (n - 1) / n, "N / (N - 1) for N = ": lambda n: n / (n - 1), "the square of ": lambda n: n * n,
-    "1 over the square of ": lambda n: 1 / (n * n)}
+    "(N - 1) / N for N = ": lambda n: (n - 1) / n, "N / (N - 1) for N = ": lambda n: n / (n - 1),
+    "the square of ": lambda n: n * n, "1 over the square of ": lambda n: 1 / (n * n)}
 CONSTANTS = {"2": 2.0, "1/2": 0.5, "3": 3.0, "1/3": 1 / 3, "4": 4.0, "1/4": 0.25, "the root of 2": math.sqrt(2),
              "1 over the root of 2": math.sqrt(0.5), "pi": math.pi, "log 2": math.log(2), "1 / log 2": 1 / math.log(2)}
 
@@ -106,8 +106,8 @@ class Case:
 def diagnose(case: Case) -> Diagnosis:
     """The first candidate that explains the error; that there is none is said too."""
     with np.errstate(all="ignore"):
-        for candidate in (_not_finite, _all_zero, _factor, _narrow, _of_another, _rearranged, _signs, _missing_factor, _cotangent,
-                          _jacobian, _places, _along_an_axis, _small):
+        for candidate in (_not_finite, _all_zero, _factor, _narrow, _of_another, _rearranged, _signs, _missing_factor, _jacobian,
+                          _cotangent, _places, _along_an_axis, _small):
             found = candidate(case)
             if found is not None:
                 return found
@@ -147,8 +147,8 @@ def _factor(case: Case) -> Diagnosis | None:
     named = _name_factor(case, factor, digits)
     if named is None and abs(factor - 1) < SMALL:
         word = "large" if factor > 1 else "small"
-        return Diagnosis("small factor", f"too {word} by {abs(factor - 1):.2e}, relative, everywhere: as if an eps were forgotten, "
-                         "or a constant had too few digits")
+        return Diagnosis("small factor", f"too {word} by {abs(factor - 1):.2e}, relative, everywhere: as if an eps were "
+                         "forgotten, or a constant had too few digits")
     return Diagnosis("constant factor", f"{factor:.9g} times what is right, everywhere{named or ''}")
 
 
@@ -175,8 +175,8 @@ def _narrow(case: Case) -> Diagnosis | None:
     for dtype in (np.float16, np.float32):
         narrow = case.analytic.astype(dtype)
         if (narrow == case.analytic).all() and case.explained_by(np.where(case.judged, case.numeric, 0).astype(dtype)):
-            return Diagnosis("low precision", f"every element is a number of {np.dtype(dtype).name}: something on the way is stored "
-                             "so")
+            return Diagnosis("low precision", f"every element is a number of {np.dtype(dtype).name}: something on the way is "
+                             "stored so")
     return None
 
 
@@ -235,7 +235,8 @@ def _missing_factor(case: Case) -> Diagnosis | None:
             continue
         for factor, words in ((array, ""), (1 - array, "1 - "), (1 + array, "1 + "), (array * array, "the square of ")):
             if case.is_right(case.analytic * factor):
-                return Diagnosis("missing factor", f"{words}{name} is missing, a factor")
+                kind = "cotangent not used" if name.startswith("the cotangent") else "missing factor"
+                return Diagnosis(kind, f"{words}{name} is missing, a factor")
             if case.is_right(case.analytic / factor):
                 return Diagnosis("missing factor", f"{words}{name} is a factor too many")
     return None
@@ -258,7 +259,8 @@ def _cotangent(case: Case) -> Diagnosis | None:
             continue
         x = case.argument
         for term, says in ((cotangent, "d"), (cotangent * x, "d x"), (cotangent * output, "d y"), (cotangent * x * x, "d x^2"),
-                           (cotangent * output * output, "d y^2"), (cotangent * x * output, "d x y")):
+                           (cotangent * output * output, "d y^2"), (cotangent * x * output, "d x y"),
+                           (cotangent * output / x, "d y / x")):
             size = float((term * term).sum())
             share = float((case.error * term).sum() / size) if size > 0 else 0.0
             if share != 0 and case.is_right(case.analytic - share * term):
@@ -279,7 +281,7 @@ def _places(case: Case) -> Diagnosis | None:
         kind = _edge_kind(where) or "dropped elements"
         return Diagnosis(kind, f"0 at {count} elements that have a gradient{where}")
     if (np.abs(case.numeric[wrong]) <= 4 * case.allowed[wrong]).all():
-        kind = _edge_kind(where) or "leak"
+        kind = "mask off by one" if "diagonal" in where else "leak"
         return Diagnosis(kind, f"a gradient at {count} elements on which the output does not depend{where}: is a mask missing?")
     if where:
         return Diagnosis(_edge_kind(where) or "some places", f"wrong at {count} elements{where}")
@@ -293,12 +295,15 @@ def _edge_kind(where: str) -> str | None:
 
 def _location(marked: Array, case: Case) -> str:
     """Where the marked elements lie, if that can be said in a few words, else nothing."""
+    if marked.sum() < 2:  # one element lies somewhere in any case
+        return ""
     for axis, size in enumerate(marked.shape):
         if size < 2:
             continue
+        slab = case.judged.sum() / size
         found = np.flatnonzero(marked.any(axis=tuple(other for other in range(marked.ndim) if other != axis)))
         for index, word in ((0, "first"), (size - 1, "last")):
-            if len(found) == 1 and found[0] == index:
+            if len(found) == 1 and found[0] == index and marked.sum() > slab / 2:
                 return f", only at the {word} index of axis {axis}"
             if size > 2 and len(found) == size - 1 and index not in found:
                 return f", at all but the {word} index of axis {axis}"
@@ -324,8 +329,8 @@ def _along_an_axis(case: Case) -> Diagnosis | None:
         for basis, says in (*ways, (centred, "a multiple of the input without its mean")):
             share = (error * basis).sum(axis=axis, keepdims=True) / (basis * basis).sum(axis=axis, keepdims=True)
             if case.is_right(case.analytic - share * basis):
-                return Diagnosis("missing row term", f"the error is {says} along axis {axis}: a term with a sum or mean over that "
-                                 "axis is missing or wrong")
+                return Diagnosis("missing row term", f"the error is {says} along axis {axis}: a term with a sum or mean over "
+                                 "that axis is missing or wrong")
     return None
 
 
@@ -374,14 +379,15 @@ def _forgotten(case: Case, jacobian: Jacobian, dropped: Array) -> Diagnosis | No
                 at = np.array([index[axis] if which == member else -1 for which, index in jacobian.outputs])
                 of = f"axis {axis} of the output" if len(jacobian.shapes) == 1 else f"axis {axis} of output[{member}]"
                 here = reached & (at >= 0)
-                if (lost == (here & (at != 0))).all():
-                    return Diagnosis("missing sum", f"only the first index of {of} counts: the sum over that axis is missing")
-                if (lost == (here & (at != size - 1))).all():
-                    return Diagnosis("missing sum", f"only the last index of {of} counts: the sum over that axis is missing")
-                if (lost == (here & (at == 0))).all():
-                    return Diagnosis("off by one", f"the first index of {of} is left out")
-                if (lost == (here & (at == size - 1))).all():
-                    return Diagnosis("off by one", f"the last index of {of} is left out")
+                # is an element used at several indices of that axis, or each index by elements of its own?
+                is_sum = (sum((used & (at == index)[:, None]).any(axis=0).astype(int) for index in range(size)) > 1).any()
+                for kept, word in ((0, "first"), (size - 1, "last")):
+                    if (lost == (here & (at != kept))).all():
+                        because = ": the sum over that axis is missing" if is_sum else ""
+                        return Diagnosis("missing sum" if is_sum else f"{word} row only", f"only the {word} index of {of} "
+                                         f"counts{because}")
+                    if (lost == (here & (at == kept))).all():
+                        return Diagnosis("off by one", f"the {word} index of {of} is left out")
     kept = used & ~dropped
     several = used.sum(axis=0) > 1
     columns = np.flatnonzero(several & dropped.any(axis=0))
@@ -418,9 +424,13 @@ def _band(jacobian: Jacobian, wrong: Array) -> Diagnosis | None:
             places = np.indices(shape)[b].ravel()[None]
             offsets = np.unique((at - places)[wrong & (at >= 0)])
             usual = np.unique((at - places)[used & (at >= 0)])
-            if len(offsets) == 1 and len(usual) > 1 and not (wrong & (at < 0)).any():
-                return Diagnosis("mask off by one", f"wrong only where index of axis {a} of the output = index of axis {b} of the "
-                                 f"argument {offsets[0]:+d}: a mask, or a loop over time, is off by one")
+            if len(offsets) != 1 or len(usual) < 2 or (wrong & (at < 0)).any():
+                continue
+            if usual.min() < offsets[0] < usual.max():  # not at the edge of what a mask lets through
+                return Diagnosis("use forgotten", f"wrong only where index of axis {a} of the output = index of axis {b} of the "
+                                 f"argument {offsets[0]:+d}: one of the uses of the argument is missing or wrong")
+            return Diagnosis("mask off by one", f"wrong only where index of axis {a} of the output = index of axis {b} of the "
+                             f"argument {offsets[0]:+d}: a mask, or a loop over time, is off by one")
     return None
 
 
@@ -433,8 +443,8 @@ def _identity(jacobian: Jacobian, slack: float) -> Diagnosis | None:
     if share == 0 or (np.abs(error - share * np.eye(len(error))) > slack).any():
         return None
     word = "too much" if share > 0 else "missing"
-    return Diagnosis("wrong or missing term", f"{abs(share):.6g} times the cotangent is {word}: a path past the function, as that "
-                     "of a residual")
+    return Diagnosis("wrong or missing term", f"{abs(share):.6g} times the cotangent is {word}: a path past the function, as "
+                     "that of a residual")
 
 
 # ---------------------------------------------------------------------------------------------------- helpers

@@ -54,10 +54,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of one pair or layer.   name: of what was checked."""
+    """The checks of one pair or layer.   name: of what was checked.   again: how to get this report again, in one line."""
 
     name: str
     checks: tuple[Check, ...]
+    again: str = ""
 
     @property
     def ok(self) -> bool:
@@ -81,17 +82,29 @@ class Report:
                  f"{self.name}: FAILED, {failed} of {len(self.checks)} checks"]
         for check in self.checks:
             lines.append(f"  {'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.says}")
+            # a property's own sentence is its diagnosis
+            if check.diagnosis is not None and check.diagnosis.says != check.says:
+                lines.append(f"        diagnosis: {check.diagnosis.kind}: {check.diagnosis.says}")
+            elif check.diagnosis is not None:
+                lines.append(f"        diagnosis: {check.diagnosis.kind}")
+            lines += [f"        {line}" for line in _table(check)]
+        if not self.ok and self.again:
+            lines.append(f"  again: {self.again}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, strings and numbers. A figure that is not finite becomes None: JSON has no infinity."""
-        checks = []
-        for check in self.checks:
-            entry = asdict(check)
-            if check.figure is not None and not math.isfinite(check.figure):
-                entry["figure"] = None
-            checks.append(entry)
-        return {"name": self.name, "ok": self.ok, "checks": checks}
+        """Plain dictionaries, lists, strings and numbers. A number that is not finite becomes None: JSON has no infinity.
+
+            name, ok, again
+            checks: of each  name, ok, says, figure, bound, argument, method, skipped
+                             elements: of each  index, input, analytic, numeric, absolute, relative, ulp
+                             diagnosis: None, or  kind, says
+
+        Names of this schema are added, but not changed or taken away. figure, bound, argument and method are None for a check
+        that has none, see `Check`.
+        """
+        checks = [_without_infinities(asdict(check)) for check in self.checks]
+        return {"name": self.name, "ok": self.ok, "checks": checks, "again": self.again}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
@@ -100,6 +113,27 @@ class Report:
         """Raises GradientError, whose message is the report, unless every check is ok."""
         if not self.ok:
             raise GradientError(str(self))
+
+
+def _table(check: Check) -> list[str]:
+    """The worst elements, a line each."""
+    if not check.elements:
+        return []
+    rows = [["element", "input", "analytic", "numeric", "absolute", "relative", "ULP"]]
+    for element in check.elements:
+        place = f"{check.argument}{list(element.index)}"
+        rows.append([place, f"{element.input:.9g}", f"{element.analytic:.9g}", f"{element.numeric:.9g}",
+                     f"{element.absolute:.1e}", f"{element.relative:.1e}", f"{element.ulp:.1e}"])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _without_infinities(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_infinities(item) for key, item in node.items()}
+    if isinstance(node, list | tuple):
+        return [_without_infinities(item) for item in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
 class GradientError(AssertionError):

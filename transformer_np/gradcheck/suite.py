@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from transformer_np.errors import InputError
 from transformer_np.gradcheck.discovery import PACKAGES, discover, subject_name
 from transformer_np.gradcheck.examples import Example
 from transformer_np.gradcheck.report import Check, Report
+
+COMMAND = "python -m transformer_np.gradcheck"
 
 
 def check_everything(*, only: str | None = None, seed: int = 0, packages: tuple[str, ...] = PACKAGES) -> Iterator[Report]:
@@ -35,4 +38,5 @@ def _reports(subjects: dict[Any, list[Example]], broken: dict[str, str], seed: i
             says = f"{package}/gradcheck_examples.py has none for {subject_name(subject)} of {module}.py: write one"
             yield Report(subject_name(subject), (Check("has an example", False, says),))
         for example in examples:
-            yield example.check(seed)
+            again = f"{COMMAND} --only {subject_name(subject)} --seed {seed}"
+            yield replace(example.check(seed), again=again)

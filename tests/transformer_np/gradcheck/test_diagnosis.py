@@ -1,0 +1,162 @@
+"""Each fault is named for what it is, in small arrays and in large ones, by every way of measuring."""
+
+import numpy as np
+import pytest
+
+from transformer_np.activations import gelu_forward, gelu_tanh_backward, gelu_tanh_forward
+from transformer_np.gradcheck import check_vjp
+from transformer_np.softmax import softmax_forward
+
+RNG = np.random.default_rng(5)
+X = RNG.standard_normal((2, 3, 5))
+SQUARE = RNG.standard_normal((5, 5))
+GAIN, BIAS, W = 1 + RNG.standard_normal(5), RNG.standard_normal(5), RNG.standard_normal((5, 4))
+IDS = np.array([1, 3, 1, 0, 3, 3])
+CAUSAL = np.tril(np.ones((6, 6), bool))
+SCORES = RNG.standard_normal((6, 6))
+Q, K, V = RNG.standard_normal((6, 4)), RNG.standard_normal((6, 4)), RNG.standard_normal((6, 4))
+
+
+def affine(x, gain, bias):
+    return x * gain + bias
+
+
+def affine_vjp(d_y, x, gain, bias):
+    return d_y * gain, (d_y * x).sum((0, 1)), d_y.sum((0, 1))
+
+
+def linear(x, weight):
+    return x @ weight
+
+
+def linear_vjp(d_y, x, weight):
+    return d_y @ weight.T, x.reshape(-1, x.shape[-1]).T @ d_y.reshape(-1, d_y.shape[-1])
+
+
+def changed(vjp, which, change):
+    """A vjp of which one gradient is changed."""
+    def wrong(d_y, *inputs):
+        gradients = list(vjp(d_y, *inputs))
+        gradients[which] = change(gradients[which], d_y, *inputs)
+        return tuple(gradients)
+    return wrong
+
+
+def attend(q, k, v):
+    scores = np.where(CAUSAL, q @ k.T, -np.inf)
+    weights = np.exp(scores - scores.real.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True) @ v
+
+
+def attend_vjp(mask, d_y, q, k, v):
+    scores = np.where(CAUSAL, q @ k.T, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights = weights / weights.sum(-1, keepdims=True)
+    d_weights = d_y @ v.T
+    d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdims=True)) * mask
+    return d_scores @ k, d_scores.T @ q, (weights * mask).T @ d_y
+
+
+def take(table, ids):
+    return table[ids]
+
+
+def take_vjp(d_y, table, ids):
+    d_table = np.zeros_like(table)
+    d_table[ids] += d_y
+    return (d_table,)
+
+
+def two(x):
+    return np.sin(x), x * x
+
+
+def layer_norm_variant(d_y, cache, *, mean=True, variance=True, rows=None):
+    x_hat, rstd = cache
+    g = d_y
+    d = g
+    if mean:
+        d = d - g.mean(-1, keepdims=True)
+    if variance:
+        d = d - x_hat * (g * x_hat).mean(-1, keepdims=True)
+    return d * rstd
+
+
+def norm(x):
+    centred = x - x.mean(-1, keepdims=True)
+    rstd = 1 / np.sqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)
+    return centred * rstd, (centred * rstd, rstd)
+
+
+# argument, kind, words, function, vjp, inputs
+FAULTS = {
+    "sign": ("x", "sign", "wrong everywhere", affine, changed(affine_vjp, 0, lambda g, *_: -g), [X, GAIN, BIAS]),
+    "twice": ("x", "constant factor", "which is 2, ", affine, changed(affine_vjp, 0, lambda g, *_: 2 * g), [X, GAIN, BIAS]),
+    "half": ("x", "constant factor", "1/2", np.square, lambda d, x: d * x, [X[0]]),
+    "1/N": ("bias", "constant factor", "1 over 6, the number of rows", affine, changed(affine_vjp, 2, lambda g, *_: g / 6),
+            [X, GAIN, BIAS]),
+    "N": ("bias", "constant factor", "5, the size of axis 0 of bias", affine, changed(affine_vjp, 2, lambda g, *_: g * 5),
+          [X, GAIN, BIAS]),
+    "root": ("x", "constant factor", "1 over the root of 5", linear, changed(linear_vjp, 0, lambda g, *_: g / 5 ** 0.5), [X, W]),
+    "N-1": ("x", "constant factor", "N / (N - 1) for N = 5", linear, changed(linear_vjp, 0, lambda g, *_: g * 1.25), [X, W]),
+    "odd factor": ("x", "constant factor", "0.77 times", linear, changed(linear_vjp, 0, lambda g, *_: g * 0.77), [X, W]),
+    "1e-6": ("x", "small factor", "1.00e-06", linear, changed(linear_vjp, 0, lambda g, *_: g * (1 + 1e-6)), [X, W]),
+    "1e-9": ("x", "small factor", "1.00e-09", linear, changed(linear_vjp, 0, lambda g, *_: g * (1 - 1e-9)), [X, W]),
+    "zero": ("x", "all zero", "0 everywhere", linear, changed(linear_vjp, 0, lambda g, *_: 0 * g), [X, W]),
+    "none": ("weight", "absent", "vjp gives None", linear, changed(linear_vjp, 1, lambda g, *_: None), [X, W]),
+    "nan": ("x", "not finite", "NaN at 1 of 30", linear,
+            changed(linear_vjp, 0, lambda g, *_: np.where(g == g.max(), np.nan, g)), [X, W]),
+    "transposed": ("weight", "transposed", "axes in the order [1, 0]", linear, changed(linear_vjp, 1, lambda g, *_: g.T),
+                   [X, SQUARE]),
+    "reshape for transpose": ("weight", "transposed", "a reshape where axes [1, 0] want a transpose", linear,
+                              changed(linear_vjp, 1, lambda g, *_: g.T.copy().reshape(g.shape)), [X, W]),
+    "swapped": ("gain", "swapped", "gradient of bias", affine, changed(affine_vjp, 1, lambda g, d_y, *_: d_y.sum((0, 1))),
+                [X, GAIN, BIAS]),
+    "reversed": ("x", "reversed", "along axis 1", linear, changed(linear_vjp, 0, lambda g, *_: g[:, ::-1]), [X, W]),
+    "shifted": ("x", "shifted", "along axis 1", linear, changed(linear_vjp, 0, lambda g, *_: np.roll(g, 1, 1)), [X, W]),
+    "missing gain": ("x", "missing factor", "gain is missing", affine, changed(affine_vjp, 0, lambda g, d_y, *_: d_y),
+                     [X, GAIN, BIAS]),
+    "gain twice": ("x", "missing factor", "gain is a factor too many", affine,
+                   changed(affine_vjp, 0, lambda g, d_y, x, gain, bias: g * gain), [X, GAIN, BIAS]),
+    "sum over one axis": ("bias", "missing sum", "only the first index of axis 0 of the output counts", affine,
+                          changed(affine_vjp, 2, lambda g, d_y, *_: d_y[0].sum(0)), [X, GAIN, BIAS]),
+    "last row": ("bias", "missing sum", "only the last index of axis 1 of the output counts", affine,
+                 changed(affine_vjp, 2, lambda g, d_y, *_: d_y[:, -1].sum(0)), [X, GAIN, BIAS]),
+    "all but the last row": ("bias", "off by one", "the last index of axis 1 of the output is left out", affine,
+                             changed(affine_vjp, 2, lambda g, d_y, *_: d_y[:, :-1].sum((0, 1))), [X, GAIN, BIAS]),
+    "first row only": ("x", "first row only", "only the first index of axis 1 of the output counts", linear,
+                       changed(linear_vjp, 0, lambda g, *_: np.where(np.arange(3)[:, None] == 0, g, 0)), [X, W]),
+    "one short": ("x", "off by one", "the last index of axis 1 of the output is left out", linear,
+                  changed(linear_vjp, 0, lambda g, *_: np.where(np.arange(3)[:, None] == 2, 0, g)), [X, W]),
+    "repeated index": ("table", "repeated index", "only the last counts", take, take_vjp, [SQUARE, IDS]),
+    "forgotten output": ("x", "output forgotten", "cotangent of output[1] is not used", two, lambda d, x: d[0] * np.cos(x), [X]),
+    "cotangent of ones": ("x", "cotangent not used", "the cotangent is missing, a factor", np.square, lambda d, x: 2 * x, [X]),
+    "row term": ("x", "missing row term", "a multiple of the output along axis 2", lambda x: softmax_forward(x)[0],
+                 lambda d, x: d * softmax_forward(x)[0], [X]),
+    "mean term": ("x", "missing row term", "the error is the same along axis 2", lambda x: norm(x)[0],
+                  lambda d, x: layer_norm_variant(d, norm(x)[1], mean=False), [X]),
+    "variance term": ("x", "missing row term", "along axis 2", lambda x: norm(x)[0],
+                      lambda d, x: layer_norm_variant(d, norm(x)[1], variance=False), [X]),
+    "mask strict": ("k", "mask off by one", "index of axis 0 of the output = index of axis 0 of the argument +0", attend,
+                    lambda d_y, *qkv: attend_vjp(np.tril(CAUSAL, -1), d_y, *qkv), [Q, K, V]),
+    "residual": ("x", "wrong or missing term", "1 times the cotangent is missing", lambda x: x + np.sin(x),
+                 lambda d, x: d * np.cos(x), [X]),
+    "product rule": ("x", "wrong or missing term", "missing", lambda x: x * np.sin(x), lambda d, x: d * x * np.cos(x), [X]),
+    "float32": ("x", "low precision", "a number of float32", linear,
+                changed(linear_vjp, 0, lambda g, *_: g.astype(np.float32).astype(np.float64)), [X, W]),
+    "leak": ("x", "leak", "is a mask missing?", lambda x: np.where(CAUSAL, x * x, 0), lambda d, x: 2 * d * x, [SCORES]),
+    "leak on a diagonal": ("x", "mask off by one", "is off by one", lambda x: np.where(CAUSAL, x * x, 0),
+                           lambda d, x: 2 * d * x * np.tri(6, 6, 1), [SCORES]),
+    "signs of some": ("x", "sign", "wrong at ", lambda x: x * np.where(x.real > 0, 1, -1), lambda d, x: d, [X]),
+    "tanh for erf": ("x", "wrong or missing term", "", lambda x: gelu_forward(x)[0],
+                     lambda d, x: gelu_tanh_backward(d, gelu_tanh_forward(x)[1]), [X]),
+}
+
+
+@pytest.mark.parametrize("argument, kind, words, function, vjp, inputs", FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_named(argument, kind, words, function, vjp, inputs):
+    for seed in (0, 1):
+        failed = check_vjp(function, vjp, inputs, seed=seed).check(f"gradient of {argument}")
+        assert not failed.ok
+        assert failed.diagnosis.kind == kind, failed.diagnosis
+        assert words in failed.diagnosis.says, failed.diagnosis
