@@ -295,7 +295,8 @@ def _opening_panels(results: dict[str, Any]) -> list[_Panel]:
 
 
 def _panel(experiment: dict[str, Any], subtitle: str, scores: dict[str, list[float]]) -> _Panel:
-    return _Panel(experiment["title"], subtitle, experiment["metric"], experiment.get("chance"), experiment.get("threshold"), scores)
+    return _Panel(experiment["title"], subtitle, experiment["metric"], experiment.get("chance"), experiment.get("threshold"),
+                  scores)
 
 
 def _opening_figure(panels: Sequence[_Panel], width: int) -> Figure:

@@ -122,7 +122,7 @@ class _Section:
     pictures: list[tuple[str, Picture]]
     attention: list[tuple[str, Picture]]
     attention_reading: str
-    heads: int                # of a layer: the panels of a row
+    columns: int              # of attention maps: the heads of a layer, or two layers of one head
     rows: list[_Row]          # arms, the best first
     baselines: list[_Row]
     beyond: str | None        # heading of the column
@@ -160,7 +160,7 @@ def _section(name: str, experiment: dict[str, Any]) -> _Section:
         pictures=[(caption, picture) for caption, picture in pictures if picture],
         attention=attention_pictures(name, attention) if attention else [],
         attention_reading=_attention_reading(attention) if attention else "",
-        heads=max((len(heads) for heads in attention["layers"]), default=1) if attention else 1,
+        columns=max(2, *map(len, attention["layers"])) if attention else 0,
         rows=[_arm_row(arm, data, experiment, arm in leaders, beyond)
               for arm, data in sorted(ordered(experiment["arms"]), key=lambda item: _rank(experiment, item[1].get("mean")))],
         baselines=[_Row(label, label, score_text(baseline["score"], metric), note=baseline.get("what", ""))

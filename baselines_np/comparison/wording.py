@@ -18,7 +18,7 @@ WORK = {
 }
 ARMS = {
     "transformer": "Transformer",
-    "transformer_1_layer": "Transformer, 1 layer",
+    "transformer_1_layer": "1-layer Transformer",
     "rnn": "RNN (tanh)",
     "gru": "GRU",
     "lstm": "LSTM",

@@ -341,7 +341,7 @@ def heads_that_answer_nothing(results):
 @pytest.mark.parametrize(("spoil", "said"), [
     (no_experiments, "There is no answer yet: no run has finished."),
     (one_experiment, "Language modelling: not part of this run."),
-    (no_arms, "State tracking: no finished run of Transformer, Transformer, 1 layer, RNN (tanh), GRU, LSTM and TCN."),
+    (no_arms, "State tracking: no finished run of Transformer, 1-layer Transformer, RNN (tanh), GRU, LSTM and TCN."),
     (arms_without_finished_runs, "No run has finished yet."),
     (killed_in_the_second_seed, "State tracking: LSTM has 1 of 3 seeds."),
     (no_threshold, "RNN (tanh) with 100.0 ± 0.0 %"),
