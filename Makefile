@@ -21,7 +21,7 @@ compare: $(VENV)/compare
 	@$(BIN)/baselines-np compare $(ARGS)
 
 test: $(VENV)/test
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 gradcheck: $(VENV)/compare
 	@$(BIN)/python -m transformer_np.gradcheck
