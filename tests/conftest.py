@@ -4,10 +4,13 @@ Hypothesis draws the same examples every time. To let it look further:  pytest -
 """
 
 import warnings
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from transformer_np.layer import Cache
 
 settings.register_profile("project", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.register_profile("thorough", max_examples=500, deadline=None)
@@ -89,3 +92,18 @@ def assert_close():
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=relative * np.abs(theirs).max(initial=0))
 
     return check
+
+
+@pytest.fixture(scope="session")
+def dropout_masks():
+    """The masks of every dropout that a cache holds, at any depth, in the order of the fields; None for one that drew nothing."""
+
+    def find(node):
+        if isinstance(node, list):
+            return [mask for item in node for mask in find(item)]
+        if not isinstance(node, Cache):
+            return []
+        return [mask for field in fields(node) for value in [getattr(node, field.name)]
+                for mask in ([value] if field.name == "keep" else find(value))]
+
+    return find

@@ -48,8 +48,6 @@ def embedding_backward(d_y: Array, cache: EmbeddingCache) -> Array:
     d_model = d_y.shape[-1]
     d_weight = np.zeros((cache.vocab_size, d_model), d_y.dtype)                 # [V, D]
     ids = cache.ids.reshape(-1)                                                 # [N]
-    if ids.size == 0:
-        return d_weight
     order = np.argsort(ids, kind="stable")                                      # [N]
     in_order = ids[order]                                                       # [N]
     first = np.flatnonzero(np.diff(in_order, prepend=-1))                       # where each different id begins

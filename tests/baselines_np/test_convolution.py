@@ -204,6 +204,30 @@ def test_float32_stays_float32():
     assert {array.dtype for array in (y, d_x, d_layer.weight, d_layer.bias)} == {np.dtype(np.float32)}
 
 
+def test_the_textbook_form_keeps_float32_too():
+    x, weight, bias = np.ones((2, 5, 4), np.float32), np.ones((3, 4, 6), np.float32), np.ones(6, np.float32)
+    y, cache = convolution_1d_forward_naive(x, weight, bias, padding=(2, 1))
+    gradients = convolution_1d_backward_naive(y, cache)
+    assert {array.dtype for array in (y, cache.padded, *gradients)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("forward", [convolution_1d_forward, convolution_1d_forward_naive])
+def test_the_output_has_the_dtype_that_input_and_weight_promote_to(forward):
+    x, weight = np.ones((2, 5, 4)), np.ones((3, 4, 6))
+    assert forward(x.astype(np.float32), weight)[0].dtype == np.float64
+    assert forward(x, weight.astype(np.float32))[0].dtype == np.float64
+
+
+def test_both_forms_have_the_same_defaults_and_the_layer_passes_its_settings_on():
+    rng = np.random.default_rng(0)
+    x, weight, bias = rng.standard_normal((2, 9, 4)), rng.standard_normal((3, 2, 6)), rng.standard_normal(6)
+    spread = rng.standard_normal((3, 4, 6))
+    np.testing.assert_allclose(convolution_1d_forward(x, spread)[0], convolution_1d_forward_naive(x, spread)[0], rtol=1e-12)
+    settings = {"stride": 2, "padding": (3, 1), "dilation": 2, "groups": 2}
+    expected, _ = convolution_1d_forward(x, weight, bias, **settings)
+    np.testing.assert_array_equal(Convolution1D(weight, bias, **settings).forward(x)[0], expected)
+
+
 def test_layout_and_writability_do_not_matter(assert_close):
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((2, 9, 4)), rng.standard_normal((3, 2, 6))
@@ -246,6 +270,8 @@ X, WEIGHT, BIAS = np.zeros((2, 5, 4)), np.zeros((3, 4, 6)), np.zeros(6)
     (X, WEIGHT, BIAS, {"dilation": 0}, "dilation 0, expected at least 1"),
     (X, WEIGHT, BIAS, {"groups": 0}, "groups 0, expected at least 1"),
     (X, WEIGHT, BIAS, {"padding": -1}, r"padding \(-1, -1\), expected at least 0"),
+    (X, WEIGHT, BIAS, {"padding": (-1, 3)}, r"padding \(-1, 3\), expected at least 0"),
+    (X, WEIGHT, BIAS, {"padding": (3, -1)}, r"padding \(3, -1\), expected at least 0"),
     (X, WEIGHT, BIAS, {"padding": "valid"}, "padding 'valid', expected an integer, .left, right., 'same' or 'causal'"),
     (X, WEIGHT, BIAS, {"dilation": 3}, "the kernel spans 7 places, the padded input has 5"),
     (X[:, :1], WEIGHT, BIAS, {"padding": (1, 0)}, "the kernel spans 3 places, the padded input has 2"),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from baselines_np.lstm import LSTM, lstm_forward, lstm_step_forward
+from baselines_np.lstm import LSTM, lstm_backward, lstm_forward, lstm_step_forward
 from transformer_np.gradcheck import with_random_weights
 
 B, T, D_IN, D = 2, 4, 3, 2
@@ -68,3 +68,11 @@ def test_the_cell_is_checked_too():
     layer = random_layer()
     with pytest.raises(ValueError, match=r"^lstm: c_0 \[2, 5\], expected \[2, 2\]: \[B, D\]"):
         lstm_forward(np.zeros((B, T, D_IN)), layer.weight_x, layer.weight_h, layer.bias, None, np.zeros((B, 5)))
+
+
+@pytest.mark.parametrize("given", ["h_0", "c_0"])
+def test_a_state_that_was_not_given_has_no_gradient(given):
+    layer = random_layer()
+    (y, _, _), cache = lstm_forward(np.ones((B, T, D_IN)), layer.weight_x, layer.weight_h, layer.bias, **{given: np.ones((B, D))})
+    *_, d_h_0, d_c_0 = lstm_backward((np.ones_like(y), None, None), cache)
+    assert [gradient is not None for gradient in (d_h_0, d_c_0)] == [given == "h_0", given == "c_0"]

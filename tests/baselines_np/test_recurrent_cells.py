@@ -1,5 +1,7 @@
 """What holds for every recurrent cell: RNN, GRU with the reset after and before the product, LSTM."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -261,6 +263,23 @@ def test_saturated_gates_neither_overflow_nor_warn(cell, dtype):
 
 
 @cells
+def test_y_has_the_dtype_that_inputs_and_weights_promote_to(cell):
+    x, first, _, _ = (tuple(array.astype(np.float32) for array in flat(part)) for part in draw(cell, 0))
+    weights = {name: weight.astype(np.float32) for name, weight in named_arrays(create(cell)).items()}
+
+    def dtype_of_y(x, first, weights):
+        (y, _), _ = replace(create(cell), **weights).forward(x, first if cell == "lstm" else first[0])
+        return y.dtype
+
+    assert dtype_of_y(x[0], first, weights) == np.float32
+    assert dtype_of_y(x[0].astype(np.float64), first, weights) == np.float64
+    for index, array in enumerate(first):
+        assert dtype_of_y(x[0], (*first[:index], array.astype(np.float64), *first[index + 1:]), weights) == np.float64
+    for name, weight in weights.items():
+        assert dtype_of_y(x[0], first, weights | {name: weight.astype(np.float64)}) == np.float64, name
+
+
+@cells
 def test_layout_and_writability_do_not_matter(cell):
     layer = create(cell)
     x, first, d_y, d_last = draw(cell, 0)
@@ -314,32 +333,32 @@ def test_create_gives_orthogonal_recurrent_weights_and_the_dtype_asked_for(cell)
 def test_wrong_shapes_are_named(cell):
     layer = create(cell)
     name = cell.split("_")[0]
+    columns = {"rnn": "D", "gru": "3 D", "lstm": "4 D"}[name]
     x, first, _, _ = draw(cell, 0)
     for bad, message in [(x[0], rf"^{name}: x \[5, 3\], expected \[B, T, D_in\]"),
-                         (x[..., :2], rf"^{name}: weight_x \[3, .*\], expected \[2, ")]:
+                         (x[..., :2], rf"^{name}: weight_x \[3, .*\], expected \[2, \d\]: \[D_in, {columns}\]$")]:
         with pytest.raises(ValueError, match=message):
             layer.forward(bad)
     with pytest.raises(ValueError, match=rf"^{name}: h_0 \[3, 2\], expected \[4, 2\]: \[B, D\]"):
         layer.forward(x, (first[0][:3], first[1]) if cell == "lstm" else first[:3])
-    layer.weight_h = layer.weight_h[:, 1:]
-    with pytest.raises(ValueError, match=rf"^{name}: weight_h \[2, .*\], expected \[D, "):
-        layer.forward(x)
-    layer = create(cell)
+    for bad in (layer.weight_h[:, 1:], layer.weight_h[..., None], layer.weight_h[0]):
+        with pytest.raises(ValueError, match=rf"^{name}: weight_h \[\d.*\], expected \[D, {columns}\]$"):
+            replace(layer, weight_h=bad).forward(x)
     layer.bias = layer.bias[1:]
-    with pytest.raises(ValueError, match=rf"^{name}: bias \[\d\], expected "):
+    with pytest.raises(ValueError, match=rf"^{name}: bias \[\d\], expected \[\d\]: \[{columns}\]$"):
         layer.forward(x)
 
 
 @cells
 @pytest.mark.parametrize(("lengths", "message"), [
-    ([1, 2, 3], r"lengths \[3\], expected \[4\]: one for each sequence of x"),
-    ([[1], [2], [3], [4]], r"lengths \[4, 1\], expected \[4\]"),
+    ([1, 2, 3], r"^{name}: lengths \[3\], expected \[4\]: one for each sequence of x"),
+    ([[1], [2], [3], [4]], r"^{name}: lengths \[4, 1\], expected \[4\]"),
     ([1, 2, 3, 6], "lengths.*expected 0 to 5"),
     ([1, 2, -1, 3], "lengths.*expected 0 to 5"),
     ([1.0, 2.0, 3.0, 4.0], "lengths float64"),
 ])
 def test_bad_lengths_are_named(cell, lengths, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message.replace("{name}", cell.split("_")[0])):
         create(cell).forward(np.zeros((B, T, D_IN)), None, lengths)
 
 
@@ -349,10 +368,13 @@ def test_bad_lengths_are_named(cell, lengths, message):
 def test_wrong_shapes_of_a_step_are_named(forward, blocks, states):
     name = forward.__name__.removesuffix("_forward")
     projected, weight_h, good = np.zeros((B, blocks * D)), np.zeros((D, blocks * D)), [np.zeros((B, D)) for _ in states]
-    with pytest.raises(ValueError, match=rf"^{name}: projected \[4\], expected \[B, {blocks * D}\]"):
-        forward(projected[:, 0], *good, weight_h)
-    with pytest.raises(ValueError, match=rf"^{name}: weight_h \[3, 2, 1\], expected \[D, "):
-        forward(projected, *good, np.zeros((3, 2, 1)))
+    columns = "D" if blocks == 1 else f"{blocks} D"
+    for bad in (projected[:, 0], projected[:, 1:], projected[..., None]):
+        with pytest.raises(ValueError, match=rf"^{name}: projected \[4.*\], expected \[B, {blocks * D}\]: \[B, {columns}\]$"):
+            forward(bad, *good, weight_h)
+    for bad in (weight_h[0], weight_h[:, 1:], weight_h[..., None]):
+        with pytest.raises(ValueError, match=rf"^{name}: weight_h \[\d.*\], expected \[D, {columns}\]$"):
+            forward(projected, *good, bad)
     for index, state in enumerate(states):
         bad = [np.zeros((B, D + 1)) if other == index else array for other, array in enumerate(good)]
         with pytest.raises(ValueError, match=rf"^{name}: {state} \[4, 3\], expected \[4, 2\]: \[B, D\]"):

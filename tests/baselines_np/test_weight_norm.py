@@ -45,8 +45,15 @@ def test_the_length_of_the_direction_does_not_matter_and_its_gradient_is_at_righ
     np.testing.assert_allclose((d_direction * direction).sum(axis=(0, 1)), 0, atol=1e-11)
 
 
+def test_a_direction_of_one_number_for_each_output_is_a_sign():
+    weight, _ = weight_norm_forward(np.array([3.0, -0.5]), np.array([2.0, 4.0]))
+    np.testing.assert_array_equal(weight, [2, -4])
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"^weight_norm: gain \[3\], expected the last axis of direction \[5, 4\]"):
         weight_norm_forward(np.ones((5, 4)), np.ones(3))
+    with pytest.raises(ValueError, match=r"^weight_norm: gain \[\], expected the last axis of direction \[\]"):
+        weight_norm_forward(np.float64(1), np.float64(1))
     with pytest.raises(ValueError, match=r"^weight_norm: the direction of output 1 is all 0"):
         weight_norm_forward(np.array([[1.0, 0.0], [1.0, 0.0]]), np.ones(2))

@@ -134,6 +134,14 @@ def test_the_kink_of_relu_has_gradient_zero_from_both_zeros():
     assert not np.signbit(y[:2]).any()
 
 
+def test_relu_branches_on_the_real_part():
+    # NumPy orders complex numbers by their imaginary parts where the real parts are equal; at the kink that would let the complex
+    # step through
+    y, cache = activations.relu_forward(np.array([1e-20j, -1e-20j, 1 - 1e-20j]))
+    np.testing.assert_array_equal(y, [0, 0, 1 - 1e-20j])
+    np.testing.assert_array_equal(cache.positive, [False, False, True])
+
+
 @every
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3)])
 def test_every_shape_keeps_its_shape(name, shape):

@@ -260,6 +260,12 @@ def test_a_mask_is_broadcast(shape):
 
 # ---------------------------------------------------------------------------------------------------- theorems: many heads
 
+def test_a_mask_may_be_a_list():
+    q, k, v, _, _ = draw(0, (), 2, 3)
+    mask = [[True, False, True], [False, True, True]]
+    np.testing.assert_array_equal(attention_forward(q, k, v, mask)[0], attention_forward(q, k, v, np.array(mask))[0])
+
+
 @given(seeds, sizes, sizes)
 def test_one_head_is_attention_between_projections(seed, T, S):
     rng = np.random.default_rng(seed)
@@ -359,6 +365,20 @@ def test_dropout_needs_a_generator_and_a_probability():
     np.testing.assert_array_equal(attention_forward(q, k, v, dropout=0.5)[0], plain)
     np.testing.assert_array_equal(attention_forward(q, k, v, rng=np.random.default_rng(0))[0], plain)
     assert np.abs(attention_forward(q, k, v, dropout=0.5, rng=np.random.default_rng(0))[0] - plain).max() > 0.1
+    # probability 0 draws nothing, so what is drawn after it does not depend on it
+    rng = np.random.default_rng(0)
+    assert attention_forward(q, k, v, rng=rng)[1].keep is None
+    assert rng.random() == np.random.default_rng(0).random()
+
+
+def test_the_layer_drops_weights_as_its_attention_does():
+    layer = random_attention(0, 4, 2, dropout=0.5)
+    x = np.random.default_rng(1).standard_normal((2, 3, 4))
+    y, cache = layer.forward(x, x, rng=np.random.default_rng(2))
+    assert cache.attention.keep.shape == (2, 2, 3, 3)
+    assert (cache.attention.keep == 0).any()
+    assert np.abs(y - layer.forward(x, x)[0]).max() > 0.1
+    assert layer.forward(x, x)[1].attention.keep is None
 
 
 # ---------------------------------------------------------------------------------------------------- traps
@@ -407,6 +427,7 @@ def test_a_scale_from_numpy_keeps_float32():
 @pytest.mark.parametrize(("q", "k", "v", "settings", "message"), [
     ((2, 3), (4, 5), (4, 3), {}, r"^attention: q \[2, 3\] and k \[4, 5\] do not fit \[..., T, E\] and \[..., S, E\]"),
     ((3,), (4, 3), (4, 3), {}, r"^attention: q \[3\] and k \[4, 3\] do not fit"),
+    ((2, 3), (3,), (4, 3), {}, r"^attention: q \[2, 3\] and k \[3\] do not fit"),
     ((5, 2, 3), (6, 4, 3), (6, 4, 3), {}, r"^attention: q \[5, 2, 3\] and k \[6, 4, 3\] do not fit"),
     ((2, 3), (4, 3), (5, 3), {}, r"^attention: v \[5, 3\] does not fit \[..., S, E_v\] beside k \[4, 3\]"),
     ((2, 3), (4, 3), (4,), {}, r"^attention: v \[4\] does not fit"),
@@ -423,6 +444,8 @@ def test_bad_input_raises(q, k, v, settings, message):
 @pytest.mark.parametrize(("x", "memory", "message"), [
     ((3, 4), (2, 5, 4), r"^MultiHeadAttention: x \[3, 4\], memory \[2, 5, 4\], expected \[B, T, D\], \[B, S, D\]"),
     ((2, 3, 4), (1, 5, 4), r"^MultiHeadAttention: x \[2, 3, 4\], memory \[1, 5, 4\], expected"),
+    ((2, 4), (2, 5, 4), r"^MultiHeadAttention: x \[2, 4\], memory \[2, 5, 4\], expected"),
+    ((2, 3, 4), (2, 4), r"^MultiHeadAttention: x \[2, 3, 4\], memory \[2, 4\], expected"),
     ((2, 3, 5), (2, 5, 4), r"^linear: x \[2, 3, 5\] and weight \[4, 4\] do not fit"),
     ((2, 3, 4), (2, 5, 3), r"^linear: x \[2, 5, 3\] and weight \[4, 4\] do not fit"),
 ])

@@ -169,6 +169,32 @@ def test_each_sublayer_draws_its_own_dropout(pre_norm, seed):
     np.testing.assert_array_equal(block.backward(d_y, first[1])[0], block.backward(d_y, alone[0][1])[0])
 
 
+@orders
+@pytest.mark.parametrize(("cls", "count"), [(EncoderBlock, 3), (DecoderBlock, 5)])
+def test_every_dropout_of_a_block_draws_with_a_generator_and_only_then(dropout_masks, pre_norm, cls, count):
+    x, memory, _ = draw(0)
+    block = random_block(cls, 0, pre_norm=pre_norm, dropout=0.4)
+    inputs = (x,) if cls is EncoderBlock else (x, memory)
+    drawn = dropout_masks(block.forward(*inputs, rng=np.random.default_rng(1))[1])
+    assert len(drawn) == count                                                  # of the weights, and of each sublayer
+    assert all((mask == 0).any() for mask in drawn)
+    assert dropout_masks(block.forward(*inputs)[1]) == [None] * count
+
+
+@orders
+@given(seeds, st.integers(0, 4))
+def test_what_the_memory_mask_hides_has_no_influence(pre_norm, seed, hidden):
+    x, memory, d_y = draw(seed)
+    block = random_block(DecoderBlock, seed, pre_norm=pre_norm)
+    memory_mask = np.arange(5) != hidden
+    y, cache = block.forward(x, memory, None, memory_mask)
+    other = memory.copy()
+    other[:, hidden] += 1
+    np.testing.assert_array_equal(block.forward(x, other, None, memory_mask)[0], y)
+    assert np.abs(block.forward(x, memory)[0] - y).max() > 0
+    assert (block.backward(d_y, cache)[1][:, hidden] == 0).all()
+
+
 # ---------------------------------------------------------------------------------------------------- traps
 
 @orders

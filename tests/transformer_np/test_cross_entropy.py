@@ -147,6 +147,12 @@ def test_large_logits_do_not_overflow(dtype):
     np.testing.assert_allclose(cross_entropy_backward(1.0, cache), [[0.5, -0.5, 0], [0, 0.25, -0.25]], atol=1e-7)
 
 
+def test_rows_of_very_different_size_do_not_touch_each_other():
+    logits = np.array([[2000.0, 1999.0], [-2000.0, -2001.0]])
+    (loss, _), _ = cross_entropy_forward(logits, np.array([0, 0]))
+    assert loss == pytest.approx(math.log1p(math.exp(-1)), rel=1e-12)
+
+
 def test_a_forbidden_logit_of_minus_infinity_has_no_gradient():
     (loss, _), cache = cross_entropy_forward(np.array([[-np.inf, 0.0, 0.0]]), np.array([1]))
     assert loss == pytest.approx(math.log(2))
@@ -198,3 +204,8 @@ def test_bad_targets_raise(targets, message):
 def test_bad_label_smoothing_raises(smoothing):
     with pytest.raises(ValueError, match=r"^cross_entropy: label_smoothing .*, expected 0 <= label_smoothing < 1"):
         cross_entropy_forward(np.zeros((2, 4)), np.array([0, 1]), label_smoothing=smoothing)
+
+
+def test_logits_without_an_axis_of_labels_raise():
+    with pytest.raises(ValueError, match=r"^cross_entropy: targets \[\] do not fit logits \[\], expected"):
+        cross_entropy_forward(np.float64(0), np.int64(0))

@@ -72,6 +72,13 @@ def test_no_ids_give_a_zero_gradient(shape):
     np.testing.assert_array_equal(embedding_backward(y, cache), np.zeros((4, 3)))
 
 
+def test_ids_may_be_a_list():
+    weight = np.arange(12.0).reshape(4, 3)
+    y, cache = embedding_forward([[3, 1]], weight)
+    np.testing.assert_array_equal(y, weight[[[3, 1]]])
+    np.testing.assert_array_equal(embedding_backward(y, cache)[3], weight[3])
+
+
 @pytest.mark.parametrize(("ids", "message"), [
     (np.array([0, -1]), r"^embedding: ids from -1 to 0, expected 0 to 3"),
     (np.array([[4, 1]]), r"^embedding: ids from 1 to 4, expected 0 to 3"),

@@ -62,6 +62,7 @@ def test_none_allows_all():
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: causal_mask(-1), r"^causal_mask: num_queries -1 and num_keys -1, expected at least 0"),
     (lambda: causal_mask(2, -3), r"^causal_mask: num_queries 2 and num_keys -3, expected at least 0"),
+    (lambda: causal_mask(-1, 3), r"^causal_mask: num_queries -1 and num_keys 3, expected at least 0"),
     (lambda: padding_mask([2, 5], 4), r"^padding_mask: lengths from 2 to 5, expected 0 to 4"),
     (lambda: padding_mask([-1, 2], 4), r"^padding_mask: lengths from -1 to 2, expected 0 to 4"),
     (lambda: padding_mask([1.0], 4), r"^padding_mask: lengths float64\[1\], expected integers \[B\]"),

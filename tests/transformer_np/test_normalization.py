@@ -152,6 +152,14 @@ def test_a_new_layer_only_normalizes():
     assert (layer.eps, layer.gain.dtype, layer.bias.dtype) == (1e-5, np.float32, np.float32)
 
 
+def test_eps_is_1e_5_unless_the_layer_has_another():
+    x, gain, bias, _ = draw(0, (3,), 4)
+    x = 0.01 * x                                                                # a variance near eps
+    np.testing.assert_array_equal(layer_norm_forward(x, gain, bias)[0], layer_norm_forward(x, gain, bias, eps=1e-5)[0])
+    for eps in (1e-5, 0.3):
+        np.testing.assert_array_equal(LayerNorm(gain, bias, eps).forward(x)[0], layer_norm_forward(x, gain, bias, eps=eps)[0])
+
+
 @pytest.mark.parametrize(("x", "gain", "bias", "message"), [
     ((2, 3), (4,), (4,), r"^layer_norm: gain \[4\] does not fit x \[2, 3\], expected \[D\] and \[..., D\]"),
     ((2, 3), (1,), (1,), r"^layer_norm: gain \[1\] does not fit x \[2, 3\]"),

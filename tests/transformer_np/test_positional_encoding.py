@@ -91,6 +91,10 @@ def test_sinusoidal_positions_are_a_layer_without_weights():
     assert isinstance(d_layer, SinusoidalPositions)
 
 
+def test_sinusoidal_positions_have_amplitude_1_unless_told_and_need_no_batch():
+    np.testing.assert_array_equal(sinusoidal_positions_forward(np.zeros((3, 4)))[0], sinusoidal_table(3, 4))
+
+
 def test_new_learned_positions_have_the_standard_deviation_asked_for():
     layer = LearnedPositions.create(200, 100, rng=np.random.default_rng(0), std=0.3)
     assert layer.weight.dtype == np.float32

@@ -167,6 +167,12 @@ def test_an_empty_axis_gives_an_empty_result(forward, backward, shape):
 
 
 @both
+def test_a_mask_may_be_a_list(forward, backward):
+    x, mask = np.array([[1.0, 2.0, 3.0]]), [[True, False, True]]
+    np.testing.assert_array_equal(forward(x, mask)[0], forward(x, np.array(mask))[0])
+
+
+@both
 def test_bad_masks_raise(forward, backward):
     name = forward.__name__.removesuffix("_forward")
     with pytest.raises(ValueError, match=rf"^{name}: mask must be boolean \(True = takes part\), got float64"):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from baselines_np import gradcheck_examples
 from baselines_np.models.recurrent import RecurrentLanguageModel
+from transformer_np.gradcheck import check_layer, with_random_weights
 from transformer_np.layer import count_parameters, load, named_arrays, save
 
 V, D, T = 7, 4, 6
@@ -51,6 +52,18 @@ def test_logits_do_not_depend_on_later_tokens(cell, seed, t):
     assert (changed_logits[:, t] != logits[:, t]).any()
 
 
+def test_cells_of_different_kinds_may_be_stacked():
+    rng = np.random.default_rng(0)
+    model = create("rnn")
+    model.cells[1] = create("lstm").cells[1]
+    check_layer(with_random_weights(model, rng), [draw(0)[0]]).raise_if_failed()
+
+
+def test_tokens_may_be_a_list():
+    model = create("gru")
+    np.testing.assert_array_equal(model.forward([[0, 6, 1]])[0], model.forward(np.array([[0, 6, 1]]))[0])
+
+
 @cells
 def test_parameters_are_counted(cell):
     gates = {"rnn": 1, "gru": 3, "lstm": 4}[cell]
@@ -59,7 +72,7 @@ def test_parameters_are_counted(cell):
 
 
 @cells
-def test_dropout_is_drawn_between_layers_only_while_training(cell):
+def test_dropout_is_drawn_between_layers_only_while_training(dropout_masks, cell):
     model = create(cell, dropout=0.5)
     tokens, _ = draw(0)
     logits, cache = model.forward(tokens, rng=np.random.default_rng(3))
@@ -68,6 +81,7 @@ def test_dropout_is_drawn_between_layers_only_while_training(cell):
     assert (logits != model.forward(tokens)[0]).any()
     np.testing.assert_array_equal(model.forward(tokens)[0], create(cell).forward(tokens)[0])
     assert len(cache.dropouts) == 3                                             # below, between and above two layers
+    assert all((mask == 0).any() for mask in dropout_masks(cache))
 
 
 @cells

@@ -1,5 +1,7 @@
 """The temporal convolutional network: what it sees, and what it does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from baselines_np import gradcheck_examples
 from baselines_np.convolution import convolution_1d_forward
 from baselines_np.models.tcn import (
+    CausalConvolution,
     ResidualBlock,
     TemporalConvolutionalNetwork,
     spatial_dropout_backward,
@@ -105,13 +108,33 @@ def test_spatial_dropout_keeps_or_drops_whole_channels(seed, p):
 
 # ---------------------------------------------------------------------------------------------------- traps
 
-def test_dropout_is_drawn_only_while_training():
+def test_dropout_is_drawn_only_while_training(dropout_masks):
     model = create(dropout=0.5)
     tokens, _ = draw(0)
-    dropped, _ = model.forward(tokens, rng=np.random.default_rng(3))
+    dropped, cache = model.forward(tokens, rng=np.random.default_rng(3))
+    assert [(mask == 0).any() for mask in dropout_masks(cache)] == [True] * 4   # two in each block
     np.testing.assert_array_equal(model.forward(tokens, rng=np.random.default_rng(3))[0], dropped)
     assert (dropped != model.forward(tokens)[0]).any()
     np.testing.assert_array_equal(model.forward(tokens)[0], create().forward(tokens)[0])
+
+
+def test_the_gradient_of_each_block_has_the_settings_of_that_block():
+    model = create(num_layers=3)
+    tokens, d_logits = draw(0)
+    gradient = model.backward(d_logits, model.forward(tokens)[1])
+    assert [(block.first.dilation, block.second.dilation) for block in gradient.blocks] == [(1, 1), (2, 2), (4, 4)]
+
+
+def test_a_causal_convolution_adds_its_bias():
+    layer = CausalConvolution.create(3, 4, 2, dilation=1, rng=np.random.default_rng(0), dtype=np.float64)
+    x, bias = np.random.default_rng(1).standard_normal((2, 5, 3)), np.arange(1.0, 5.0)
+    y, cache = replace(layer, bias=bias).forward(x)
+    np.testing.assert_allclose(y, layer.forward(x)[0] + bias, rtol=1e-13)
+    assert layer.backward(np.ones_like(y), cache)[1].bias.shape == (4,)
+
+
+def test_tokens_may_be_a_list():
+    np.testing.assert_array_equal(create().forward([[0, 6, 1]])[0], create().forward(np.array([[0, 6, 1]]))[0])
 
 
 def test_parameters_are_counted():

@@ -37,6 +37,14 @@ def test_backward_agrees_with_the_complex_step(positions, dropout):
     check_layer(random_gpt(0, positions, dropout=dropout), [draw(0)[0]], rng_seed=3).raise_if_failed()
 
 
+def test_each_block_has_its_own_settings():
+    # here the number of heads: backward must meet the blocks in the order in which forward left their caches
+    model = random_gpt(0)
+    one_head = replace(model.blocks[0].self_attention.attention, num_heads=1)
+    model.blocks[0] = replace(model.blocks[0], self_attention=replace(model.blocks[0].self_attention, attention=one_head))
+    check_layer(model, [draw(0)[0]]).raise_if_failed()
+
+
 # ---------------------------------------------------------------------------------------------------- theorems
 
 @positions_of_both_kinds
@@ -166,6 +174,20 @@ def test_a_new_model_starts_as_gpt_2_does():
             assert array.std() == pytest.approx(0.02 / 4 if into_the_stream else 0.02, rel=0.1), name
     (loss, _), _ = cross_entropy_forward(model.forward(np.zeros((1, 40), int))[0], np.ones((1, 40), int))
     assert loss == pytest.approx(np.log(50), rel=0.05)  # near the loss of a guess
+
+
+def test_tokens_may_be_a_list():
+    model = random_gpt(0)
+    np.testing.assert_array_equal(model.forward([[0, 4, 1]])[0], model.forward(np.array([[0, 4, 1]]))[0])
+
+
+def test_every_dropout_draws_with_a_generator_and_only_then(dropout_masks):
+    model = random_gpt(0, dropout=0.4)
+    tokens, _ = draw(0)
+    drawn = dropout_masks(model.forward(tokens, rng=np.random.default_rng(1))[1])
+    assert len(drawn) == 1 + 2 * 3                                              # of the input, and three in each block
+    assert all((mask == 0).any() for mask in drawn)
+    assert dropout_masks(model.forward(tokens)[1]) == [None] * 7
 
 
 @pytest.mark.parametrize(("tokens", "message"), [
