@@ -15,14 +15,17 @@ import numpy as np
 from transformer_np.gradcheck.loss import Loss, Move
 from transformer_np.layer import Array
 
-STEP = 1e-20
+STEP = 1e-100
 STEP_OF_FLOAT32 = 1e-12      # which ends at 1e-38
 
 
 def complex_step(loss: Loss, move: Move) -> tuple[Array, float]:
     """The change of each output along a move: one forward. Raises Fault if forward does not take complex numbers."""
-    # in proportion to the arguments: beside a number of 1e-30, a step of 1e-20 would be no small one
-    step = (STEP if loss.pair.dtype == np.float64 else STEP_OF_FLOAT32) * loss.length(move)
+    # small beside arguments of 1e-30, and beside 1 where they are 1e30: a 0 among these may be anywhere
+    largest = [(float(loss.sizes[which].max(initial=0)), float(np.abs(direction).max(initial=0)))
+               for which, direction in move.items()]
+    unit = min((min(size, 1.0) / length for size, length in largest if length > 0), default=1.0)
+    step = (STEP if loss.pair.dtype == np.float64 else STEP_OF_FLOAT32) * unit
     change = loss.output(move, 1j * step).imag / step
     # in float64 this is as good as backward can be, and in float32 no better
     error = 0.0 if loss.pair.dtype == np.float64 else loss.eps * float(np.abs(loss.weights * change).sum())

@@ -6,7 +6,8 @@
 Large steps leave terms of higher order, small ones drown in rounding, and where the best lies between them depends on the
 function. So steps are tried from an eighth of the number on downwards, each a quarter of the one before, and that one is taken
 whose result differs least from both its neighbours. By how much they differ is the error that is stated, unless it is below what
-rounding does to the outputs anyway.
+rounding does to the outputs anyway. Results that differ by more than a tenth of themselves, and by more than rounding, have not
+settled, however small they are: a sigmoid seen from afar has slopes of 1 / h.
 
 Lyness and Moler 1967, "Numerical differentiation of analytic functions"; Ridders 1982, "Accurate computation of F'(x) and
 F'(x) F''(x)", for the choice of a step by what its neighbours give.
@@ -22,45 +23,80 @@ from transformer_np.layer import Array
 
 FIRST_STEP = 1 / 8
 RATIO = 4
-MAX_STEPS = 14
-PATIENCE = 3       # so many more steps are tried after the best
+MAX_STEPS = 40
+PATIENCE = 3         # so many more steps are tried after the best
+SETTLED = 0.1        # neighbours may differ by so much of what they give
+FAITHFUL = 0.01      # a step may be made so much shorter or longer by rounding, relative
+BLIND = 1e-8         # an output that reacts to the first step by less, relative, hardly feels it,
+LONGER = 1e4         # and longer steps are tried too, each so many times the one before,
+MAX_LONGER = 10      # so many of them
+DISAGREE = 20        # times the error that is stated: so far apart, two results are not of the same derivative
 
 
 def differences(loss: Loss, move: Move) -> tuple[Array, float]:
-    """The change of each output along a move, and by how much their weighted sum may be wrong. Some 15 forwards. Raises Fault.
+    """The change of each output along a move, and by how much their weighted sum may be wrong: infinite if it does not settle.
+    Some 15 forwards. Raises Fault.
 
     A move is as long as the numbers that move are large: see `Loss.sizes`.
     """
-    length = loss.length(move)
+    first = FIRST_STEP * loss.length(move)
+    change, error = _sweep(loss, move, first)
+    longer = _longer_step(loss, move, first)
+    if longer is None:
+        return change, error
+    # the numbers are so small that the output is blind to them, or it does not depend on them here: if what it does further away
+    # would be seen here, then it does something else here
+    farther, farther_error = _sweep(loss, move, longer)
+    hidden = 4 * loss.eps * _weighted(loss, np.where(farther != 0, loss.base, 0)) / first
+    known = error if np.isfinite(error) else 0.0
+    if farther_error < max(error, hidden) and _weighted(loss, farther - change) <= DISAGREE * max(known, hidden):
+        return farther, farther_error
+    return change, error
+
+
+def _longer_step(loss: Loss, move: Move, first: float) -> float | None:
+    """The first of the longer steps that the output feels; None if it feels `first`, or nothing."""
+    step = first
+    for _ in range(MAX_LONGER):
+        try:
+            felt = _weighted(loss, _central(loss, move, step)) * step > BLIND * _weighted(loss, loss.base)
+        except Fault:
+            return None
+        if felt:
+            return step if step > first else None
+        step *= LONGER
+    return None
+
+
+def _sweep(loss: Loss, move: Move, first: float) -> tuple[Array, float]:
+    """The best result of ever smaller steps, and its error."""
     slopes: list[Array] = []         # s(h), step by step
     fourth: list[Array] = []         # d(h)
-    errors: list[float] = []         # |d(h) - d(4h)|, weighted, beside each d(h)
+    errors: list[float] = []         # |d(h) - d(4h)|, weighted, beside each d(h) but the first
     best, best_error, best_level = np.zeros_like(loss.base), np.inf, 0
     fault = None
     for level in range(MAX_STEPS):
-        step = length * FIRST_STEP * RATIO ** -level
+        step = first * float(RATIO) ** -level
         try:
-            change = _central(loss, move, step)
+            slopes.append(_central(loss, move, step))
         except Fault as error:  # such as the logarithm of a negative number, where a smaller step is still good
             if slopes:
                 break
             fault = error
             continue
-        slopes.append(change)
-        if len(slopes) < 2:
-            continue
         with np.errstate(invalid="ignore", over="ignore"):
-            fourth.append((RATIO ** 2 * slopes[-1] - slopes[-2]) / (RATIO ** 2 - 1))
-            if len(fourth) < 2:
-                continue
-            errors.append(_weighted(loss, fourth[-1] - fourth[-2]))
+            if len(slopes) > 1:
+                fourth.append((RATIO ** 2 * slopes[-1] - slopes[-2]) / (RATIO ** 2 - 1))
+            if len(fourth) > 1:
+                errors.append(_weighted(loss, fourth[-1] - fourth[-2]))
         if len(errors) < 2:
             continue
         # fourth[-2] stands between two neighbours; its step is RATIO times the present one
-        rounding = 4 * loss.eps * _weighted(loss, np.where(change != 0, loss.base, 0)) / (RATIO * step)
-        error = max(errors[-1], errors[-2], rounding)
-        if error < best_error:
-            best, best_error, best_level = fourth[-2], error, level
+        rounding = 4 * loss.eps * _weighted(loss, np.where(slopes[-1] != 0, loss.base, 0)) / (RATIO * step)
+        apart = max(errors[-1], errors[-2])
+        settled = apart <= SETTLED * _weighted(loss, fourth[-2]) or apart <= 4 * RATIO * rounding
+        if settled and max(apart, rounding) < best_error:
+            best, best_error, best_level = fourth[-2], max(apart, rounding), level
         if level >= best_level + PATIENCE and np.isfinite(best_error):
             break
     if not slopes:
@@ -69,8 +105,9 @@ def differences(loss: Loss, move: Move) -> tuple[Array, float]:
 
 
 def _central(loss: Loss, move: Move, step: float) -> Array:
+    """Raises Fault, also where no numbers lie near enough to make the step with."""
     made = loss.made(move, step)
-    if made == 0:
+    if abs(made - step) > (FAITHFUL if loss.pair.dtype == np.float64 else 0.5) * step:
         raise Fault(f"in {loss.pair.dtype.name}, no number is near enough")
     with np.errstate(invalid="ignore", over="ignore"):
         return (loss.output(move, step) - loss.output(move, -step)) / (2 * made)
@@ -78,5 +115,6 @@ def _central(loss: Loss, move: Move, step: float) -> Array:
 
 def _weighted(loss: Loss, change: Array) -> float:
     """The largest that the weighted sum can be, whatever the signs."""
-    total = float(np.abs(loss.weights * change).sum())
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = float(np.abs(loss.weights * change).sum())
     return total if np.isfinite(total) else np.inf

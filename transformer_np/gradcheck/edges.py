@@ -19,6 +19,8 @@ from transformer_np.gradcheck.inputs import Inputs
 from transformer_np.gradcheck.rounding import Precision
 from transformer_np.layer import Array
 
+SIZES = ("a size of 0", "a size of 1")       # the kinds of edge that are a part of the call
+
 Variant = tuple[str, tuple[Any, ...]]        # what is special about it, and the inputs
 
 
@@ -28,8 +30,7 @@ def edges_of(call: Call, precision: Precision) -> dict[str, list[Variant]]:
     large, small = 2.0 ** int(power), 2.0 ** -int(2 * power)
     far = 2.0 ** round(-math.log2(precision.eps) / 2)        # its square has no digit left for a spread of 1
     return {
-        "a size of 0": list(_cut(call, 0)),
-        "a size of 1": list(_cut(call, 1)),
+        **{kind: list(_cut(call, size)) for size, kind in enumerate(SIZES)},
         "extreme numbers": [(f"inputs times {large:.1e}", _each(call, lambda array: array * large)),
                             (f"inputs times {small:.1e}", _each(call, lambda array: array * small)),
                             (f"first input plus {far:.1e}", _first(call, lambda array: array + far))],

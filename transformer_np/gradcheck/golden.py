@@ -23,13 +23,13 @@ import numpy as np
 
 from transformer_np.gradcheck.examples import Call
 from transformer_np.gradcheck.inputs import Inputs
+from transformer_np.gradcheck.noise import NUM_MOVES, moved
 from transformer_np.gradcheck.outputs import random_cotangents
 from transformer_np.gradcheck.pair import Outcome, Pair, backward_pass, forward_pass, pair_of_functions
 from transformer_np.gradcheck.rounding import Precision, narrow, widen
 from transformer_np.layer import Array
 
 BOUND = 8.0
-NUM_MOVES = 4        # times that everything stored is moved by a rounding error
 
 # Beyond its own rounding a program in float64 may owe some digits to the approximation of a function, such as erf.
 FLOAT64_FLOOR = 1e-12
@@ -44,7 +44,7 @@ class Verdict:
     says: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """One array that a kernel must give.
 
@@ -107,6 +107,14 @@ class Golden:
     outputs: tuple[Answer, ...]
     gradients: tuple[Answer, ...]
 
+    def as_lenient_as(self, whole: Golden) -> Golden:
+        """For a part of another call, cut from it: with units that are no smaller. A few elements that are left of it may all be
+        small, and their last digits be those of the larger numbers that they were made of."""
+        outputs, gradients = (tuple(replace(answer, unit=max(answer.unit, other.unit))
+                                    for answer, other in zip(answers, others, strict=True))
+                              for answers, others in ((self.outputs, whole.outputs), (self.gradients, whole.gradients)))
+        return replace(self, outputs=outputs, gradients=gradients)
+
 
 def work_out(call: Call, inputs: Sequence[Any], precision: Precision, rng: np.random.Generator,
              draw: Callable[..., tuple[Array, ...]] = random_cotangents) -> Golden:
@@ -118,24 +126,24 @@ def work_out(call: Call, inputs: Sequence[Any], precision: Precision, rng: np.ra
     cotangents = tuple(precision.round(cotangent) for cotangent in draw(base.members, rng))
     exact = _numbers(pair, base, cotangents)
     naive = exact if precision.profile == "float64" else _naive(call, pair, inputs, precision, cotangents)
-    moved = [_moved(pair, arguments, cotangents, precision.eps, rng) for _ in range(NUM_MOVES)]
+    runs = [_run_moved(pair, arguments, cotangents, precision.eps, rng) for _ in range(NUM_MOVES)]
     count = len(base.members)
     names = ["output" if count == 1 else f"output[{index}]" for index in range(count)]
     names += [f"gradient of {name}" for name in pair.names]
     made_of = max(map(_largest, cotangents), default=0.0) * _largest_in(base.cache)
-    answers = [_answer(name, exact[index], naive[index], [each[index] for each in moved], precision, made_of)
+    answers = [_answer(name, exact[index], naive[index], [each[index] for each in runs], precision, made_of)
                for index, name in enumerate(names)]
     by_name = dict(zip(pair.names, arguments, strict=True))
     given = Inputs(call.bind(call.forward), inputs)
     return Golden(given.rebuild(arguments, given.constants), by_name, cotangents, tuple(answers[:count]), tuple(answers[count:]))
 
 
-def _answer(name: str, exact: Array, naive: Array, moved: Sequence[Array], precision: Precision, made_of: float) -> Answer:
+def _answer(name: str, exact: Array, naive: Array, runs: Sequence[Array], precision: Precision, made_of: float) -> Answer:
     """made_of: what a gradient is made of, cotangents times what is stored. One that is 0 everywhere is a difference of such
     numbers, and has no size of its own."""
     judged = np.isfinite(exact) & np.isfinite(naive)
     with np.errstate(invalid="ignore"):
-        off = [_largest(np.where(judged, each - exact, 0)) for each in (naive, *moved)]
+        off = [_largest(np.where(judged, each - exact, 0)) for each in (naive, *runs)]
     floor = FLOAT64_FLOOR if precision.profile == "float64" else precision.eps
     size = _largest(np.where(judged, exact, 0))
     return Answer(name, exact, judged, off[0], max(*off, floor * (size or made_of)), precision)
@@ -177,20 +185,9 @@ def _naive(call: Call, pair: Pair, inputs: Sequence[Any], precision: Precision, 
     return [precision.round(array) for array in _numbers(there, forward_pass(there, arguments), cotangents)]
 
 
-def _moved(pair: Pair, arguments: Sequence[Array], cotangents: Sequence[Array], eps: float,
+def _run_moved(pair: Pair, arguments: Sequence[Array], cotangents: Sequence[Array], eps: float,
            rng: np.random.Generator) -> list[Array]:
-    outcome = forward_pass(pair, _move(list(arguments), eps, rng))
+    outcome = forward_pass(pair, moved(list(arguments), eps, rng, ties=False))
     with np.errstate(over="ignore", invalid="ignore"):
-        stored = replace(outcome, cache=_move(outcome.cache, eps, rng))
-    return _numbers(pair, stored, _move(list(cotangents), eps, rng))
-
-
-def _move(node: Any, eps: float, rng: np.random.Generator) -> Any:
-    """Every floating array of a cache, list or tuple, times 1 and up to one rounding error more or less."""
-    if isinstance(node, np.ndarray) and np.issubdtype(node.dtype, np.floating):
-        return np.asarray(node * (1 + eps * rng.uniform(-1, 1, node.shape)))
-    if isinstance(node, tuple | list):
-        return type(node)(_move(item, eps, rng) for item in node)
-    if is_dataclass(node) and not isinstance(node, type):
-        return replace(node, **{field.name: _move(getattr(node, field.name), eps, rng) for field in fields(node)})
-    return node
+        stored = replace(outcome, cache=moved(outcome.cache, eps, rng, ties=False))
+    return _numbers(pair, stored, moved(list(cotangents), eps, rng, ties=False))

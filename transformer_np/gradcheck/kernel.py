@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from transformer_np.gradcheck.examples import Call
+from transformer_np.gradcheck.foreign import is_foreign, to_numpy
 from transformer_np.gradcheck.golden import Golden
 from transformer_np.gradcheck.inputs import Fault, Inputs, phrase
 from transformer_np.gradcheck.layouts import c_order
@@ -112,12 +113,11 @@ class _Desk:
         """As NumPy arrays, in float64."""
         if isinstance(node, tuple | list):
             return type(node)(self.take(item, name) for item in node)
-        if hasattr(node, "__dlpack__") and not isinstance(node, np.ndarray):
+        if is_foreign(node):
             try:
-                node = np.from_dlpack(node.detach() if hasattr(node, "detach") else node)
+                node = to_numpy(node)
             except Exception as error:  # every library has its own
-                raise Fault(f"{name} is {phrase(node)} that NumPy cannot read ({error}); hand back an array in main memory") \
-                    from None
+                raise Fault(f"{name} is {phrase(node)} that NumPy cannot read: {error}") from None
         if isinstance(node, np.ndarray | np.generic) and node.dtype != self.precision.dtype and node.dtype.kind in "fcV":
             profile = self.precision.profile
             self.wrong_dtypes.append(f"for {profile} inputs, {name} is {describe(np.asarray(node))}, expected {profile}")

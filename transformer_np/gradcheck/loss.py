@@ -88,10 +88,8 @@ class Loss:
         return np.dtype(COMPLEX[self.pair.dtype.name])
 
     def made(self, move: Move, step: float) -> float:
-        """The step that is made in truth, half of that between -step and step: in low precision, numbers lie far apart. It is
-        exact for a single element, which is what such a precision is measured with."""
-        if self.pair.dtype == np.float64:
-            return step
+        """The step that is made in truth, half of that between -step and step: beside 1e30, and in low precision, numbers lie far
+        apart. It is exact for a single element."""
         along = length = 0.0
         for which, direction in move.items():
             there, back = ((self.arguments[which] + sign * step * direction).astype(self.pair.dtype).astype(np.float64)

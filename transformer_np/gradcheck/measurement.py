@@ -49,7 +49,7 @@ def measure_elements(loss: Loss, which: int, gradient: Array, noise: Sequence[Ar
         change, error[index] = product(loss, {which: direction})
         numeric[index], judged[index] = loss.weights @ change, True
     places = f"each of {gradient.size} elements" if indices is None else f"{len(indices)} random ones of {gradient.size} elements"
-    return Measurement(gradient, numeric, np.abs(numeric), error, _spread(noise, gradient), "element", f"at {places}", judged)
+    return Measurement(gradient, numeric, np.abs(numeric), error, spread(noise, gradient), "element", f"at {places}", judged)
 
 
 def measure_directions(loss: Loss, which: int, gradient: Array, noise: Sequence[Array], product: Product,
@@ -63,7 +63,7 @@ def measure_directions(loss: Loss, which: int, gradient: Array, noise: Sequence[
     along = [np.array([(direction * change).sum() for direction in directions]) for change in noise]
     size = np.full(NUM_DIRECTIONS, np.abs(numeric).max())
     method = f"along {NUM_DIRECTIONS} random directions (too large for each of {gradient.size} elements)"
-    return Measurement(analytic, numeric, size, error, _spread(along, analytic), "direction", method, size >= 0)
+    return Measurement(analytic, numeric, size, error, spread(along, analytic), "direction", method, size >= 0)
 
 
 def random_direction(loss: Loss, which: int, rng: np.random.Generator) -> Array:
@@ -74,7 +74,7 @@ def random_direction(loss: Loss, which: int, rng: np.random.Generator) -> Array:
     return rng.choice([-1.0, 1.0], size=sizes.shape) * (sizes / largest) / math.sqrt(max(sizes.size, 1))
 
 
-def _spread(noise: Sequence[Array], gradient: Array) -> Array:
+def spread(noise: Sequence[Array], gradient: Array) -> Array:
     """The largest change at each place, and no less than is usual: a place may be lucky a few times."""
     if not noise or not gradient.size:
         return np.zeros(gradient.shape)

@@ -46,21 +46,27 @@ def rounding_changes(pair: Pair, cotangents: Sequence[Array], gradients: Sequenc
     return changes
 
 
-def moved(node: Any, eps: float, rng: np.random.Generator) -> Any:
-    """Every floating array in a cache, tuple, list or dict, times 1 + eps or 1 - eps. Numbers of one size move
-    together, so that ties stay ties."""
+def moved(node: Any, eps: float, rng: np.random.Generator, *, ties: bool = True) -> Any:
+    """Every floating array in a cache, tuple, list or dict, times 1 + eps or 1 - eps.
+
+    ties: numbers of one size move together, so that ties stay ties. In a low precision many are of one size by chance, and only
+    where they move apart does it show what their difference is worth.
+    """
     if isinstance(node, np.ndarray):
         if not np.issubdtype(node.dtype, np.floating):
             return node
+        if not ties:
+            return np.asarray(node * (1 + eps * rng.choice([-1.0, 1.0], node.shape))).astype(node.dtype)
         sizes, which = np.unique(np.abs(node), return_inverse=True)
         factors = 1 + eps * rng.choice([-1.0, 1.0], sizes.shape)
         return np.asarray(node * factors[which].reshape(node.shape)).astype(node.dtype)
     if isinstance(node, list):
-        return [moved(item, eps, rng) for item in node]
+        return [moved(item, eps, rng, ties=ties) for item in node]
     if isinstance(node, tuple | dict) and node:
-        return map_leaves(lambda leaf: moved(leaf, eps, rng), node)
+        return map_leaves(lambda leaf: moved(leaf, eps, rng, ties=ties), node)
     if isinstance(node, SimpleNamespace):
-        return SimpleNamespace(**{name: moved(value, eps, rng) for name, value in vars(node).items()})
+        return SimpleNamespace(**{name: moved(value, eps, rng, ties=ties) for name, value in vars(node).items()})
     if is_dataclass(node) and not isinstance(node, type):
-        return replace(node, **{field.name: moved(getattr(node, field.name), eps, rng) for field in fields(node) if field.init})
+        return replace(node, **{field.name: moved(getattr(node, field.name), eps, rng, ties=ties)
+                                for field in fields(node) if field.init})
     return node

@@ -39,7 +39,7 @@ from transformer_np import __version__
 from transformer_np.errors import InputError
 from transformer_np.files import write_whole
 from transformer_np.gradcheck.against import find_reference, references
-from transformer_np.gradcheck.edges import edges_of
+from transformer_np.gradcheck.edges import SIZES, edges_of
 from transformer_np.gradcheck.examples import Call, Example
 from transformer_np.gradcheck.golden import BOUND, Answer, Golden, work_out
 from transformer_np.gradcheck.inputs import Fault
@@ -51,7 +51,6 @@ from transformer_np.layer import Array, read_arrays
 SCHEMA = 1
 MANIFEST = "manifest.json"
 ANSWERS = "answers"
-EDGES = ("a size of 0", "a size of 1")       # the kinds of edge that are exported; extreme numbers are for `check_against`
 
 
 class _Recorder(np.random.Generator):
@@ -155,7 +154,7 @@ def _cases(examples: Sequence[Example], precision: Precision, seed: int) -> Iter
     for example in examples:
         assert example.call is not None  # of a pair
         variants = [("", example.call.inputs)]
-        for kind in EDGES:
+        for kind in SIZES:  # extreme numbers are for `check_against`
             variants += edges_of(example.call, precision)[kind]
         for says, inputs in variants:
             try:

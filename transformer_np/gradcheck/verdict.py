@@ -77,7 +77,7 @@ def _skipped(measured: Measurement, kinks: Array, unsettled: Array) -> tuple[str
     says, too_many, count = "", False, int(measured.judged.sum())
     if kinks.any():
         says += f"; {kinks.sum()} of {count} {measured.place}s are at a kink, and between the slopes on its two sides"
-        if kinks.sum() > MAX_KINKS * count:
+        if measured.place == "element" and kinks.sum() > MAX_KINKS * count:
             says, too_many = f"{says}, more than {MAX_KINKS:.0%}: move the inputs, so that there is something to check", True
     if unsettled.any():
         says += f"; {unsettled.sum()} of {count} {measured.place}s are not measured: differences do not settle there"
@@ -169,8 +169,8 @@ def _ulps(measured: Measurement, precision: Precision) -> str:
 def _kinks(measuring: Measuring, which: int, measured: Measurement, wrong: Array) -> Array:
     """Which of the places are wrong only because they are at a kink, where backward may take another slope.
 
-    Elements that are excused one by one are then moved all together: for the maximum of equal numbers, each may have all of the
-    cotangent, but not both of two.
+    Elements that are excused one by one are then moved together with all that equal them: of equal largest numbers each may have
+    all of the cotangent, but not both of two.
     """
     excused = np.zeros(wrong.shape, bool)
     loss, gradient = measuring.loss, measured.analytic
@@ -189,9 +189,10 @@ def _kinks(measuring: Measuring, which: int, measured: Measurement, wrong: Array
         direction[index] = 1
         slopes = one_sided(loss, {which: direction})
         excused[index] = slopes is not None and is_between(loss, slopes, float(gradient[index]))
-    if excused.sum() < 2:
+    if not excused.any():
         return excused
-    together = np.where(excused, loss.sizes[which], 0)
+    argument = measuring.pair.arguments[which]
+    together = np.where(np.isin(argument, argument[excused]), loss.sizes[which], 0)
     slopes = one_sided(loss, {which: together})
     if slopes is not None and not slopes.bent.any():
         expected = float(loss.weights @ slopes.right)
