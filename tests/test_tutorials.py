@@ -21,8 +21,8 @@ TUTORIALS = Path(__file__).parents[1] / "tutorials"
 LESSONS = sorted(path.stem for path in TUTORIALS.glob("[0-9][0-9]_*.py"))
 
 
-def test_there_are_three_lessons():
-    assert LESSONS == ["01_softmax", "02_attention", "03_head_to_head"]
+def test_there_are_four_lessons():
+    assert LESSONS == ["01_softmax", "02_attention", "03_head_to_head", "04_gradient_checking"]
 
 
 # ---------------------------------------------------------------------------------------------------- they run
@@ -213,6 +213,25 @@ def best_mean_validation(validation, test):
     return validation.mean(axis=1).argmax()
 
 
+def by_steps(step):
+    """A gradient whose element i is `step(f, x, row i of the identity)`."""
+    return lambda f, x: np.array([step(f, x, row) for row in np.eye(len(x))])
+
+
+def step_in_place(f, x):
+    gradient = []
+    for i in range(len(x)):
+        moved = x + 0j
+        moved[i] += 1e-20j
+        gradient.append(f(moved).imag / 1e-20)
+        x[i] += 1e-20 + 1.0
+    return np.array(gradient)
+
+
+def ordinary_inputs(scale=1.0, gain=(0.5, -1.0, 2.0, 1.5, 3.0), width=5):
+    return lambda: (scale * np.random.default_rng(0).standard_normal((4, width)), np.array(gain), np.zeros(width))
+
+
 # exercise: name of the mistake: (answer, a word of the hint that it gets)
 WRONG = {
     "log_softmax_backward": {
@@ -309,6 +328,34 @@ WRONG = {
         "divided by N": (report_of(best_mean_validation, lambda v, t: t.mean(), lambda t: t.std()), "N - 1"),
         "range for spread": (report_of(best_mean_validation, lambda v, t: t.mean(), np.ptp), "spread should be"),
         "always the middle rate": (lambda v, t: (1, t[1].mean(), t[1].std(ddof=1)), "rate"),
+    },
+    "measured_gradient": {
+        "forward difference": (by_steps(lambda f, x, row: (f(x + 1e-8 * row) - f(x)) / 1e-8), "digits are lost"),
+        "central difference": (by_steps(lambda f, x, row: (f(x + 1e-6 * row) - f(x - 1e-6 * row)) / 2e-6), "digits are lost"),
+        "h too large": (by_steps(lambda f, x, row: f(x + 1e-4j * row).imag / 1e-4), "h too large"),
+        "not divided": (by_steps(lambda f, x, row: f(x + 1e-20j * row).imag), "divided by h"),
+        "all elements moved at once": (by_steps(lambda f, x, row: f(x + 1e-20j).imag / 1e-20), "moved alone"),
+        "the whole number": (by_steps(lambda f, x, row: f(x + 1e-20j * row) / 1e-20), "imaginary part"),
+        "one number": (lambda f, x: f(x + 1e-20j).imag / 1e-20, "shape"),
+        "writes into x": (step_in_place, "lent to you"),
+    },
+    "is_right": {
+        "equal to the bit": (lambda a, n, scale: np.array_equal(a, n), "rounding only"),
+        "naive relative error": (lambda a, n, scale: bool((np.abs(a - n) <= 1e-9 * np.abs(n)).all()), "false alarm"),
+        "allclose, loose": (lambda a, n, scale: np.allclose(a, n, rtol=1e-3, atol=1e-5), "off by 1e-6"),
+        "absolute": (lambda a, n, scale: bool(np.abs(a - n).max() <= 1e-9), "does not know the scale"),
+        "mean error": (lambda a, n, scale: bool(np.abs(a - n).mean() <= 1e-7 * scale), "largest error"),
+        "no error is large": (lambda a, n, scale: not (np.abs(a - n) > 1e-9 * scale).any(), "NaN"),
+        "broadcasts": (lambda a, n, scale: bool((np.abs(a - n) <= 1e-9 * scale).all()), "missing sum"),
+        "always": (lambda a, n, scale: True, "factor of 2"),
+    },
+    "telling_inputs": {
+        "fresh weights": (ordinary_inputs(0.05, np.ones(5)), "without the variance term"),
+        "numbers near 1": (ordinary_inputs(), "forgets eps"),
+        "a gain of 0": (ordinary_inputs(0.05, np.zeros(5)), "still passes"),
+        "a gain that sums to 0": (ordinary_inputs(0.05, [0.5, -1.0, 2.0, -1.5, 0.0]), "without the mean term"),
+        "one column": (ordinary_inputs(0.05, [2.0], 1), "still passes"),
+        "two arrays": (lambda: ordinary_inputs()()[:2], "three arrays"),
     },
 }
 
