@@ -38,6 +38,8 @@ from transformer_np import (
     layer_norm_forward,
     linear_backward,
     linear_forward,
+    map_arrays,
+    named_arrays,
     softmax_backward,
     softmax_forward,
 )
@@ -224,12 +226,22 @@ assert fair.ok
 #
 #     c . (J v)  =  (J^T c) . v                the adjoint identity
 #
-# The left side is one complex step. The right side is one backward. `method="adjoint"` does this for each weight
-# array; here is the same for all of them in one call.
+# The left side is one complex step. The right side is one backward. Here every weight of a GPT moves at once, sideways:
+# two forwards and one backward, and one number to compare. `method="adjoint"` does it for each weight array, so that a
+# failure has a name.
 
 # %%
 gpt = with_random_weights(GPT.create(7, context=4, d_model=4, num_layers=1, num_heads=2, rng=rng, dtype=np.float64), rng)
 tokens = np.array([[3, 0, 3], [6, 3, 1]])                                       # [B, T]
+direction = map_arrays(lambda weight: rng.standard_normal(weight.shape), gpt)    # v, shaped like the model
+logits, cache = gpt.forward(tokens)                                             # [B, T, V]
+c = rng.standard_normal(logits.shape)                                           # [B, T, V]
+moved = map_arrays(lambda weight, v: weight + 1e-20j * v, gpt, direction)
+by_forward = (c * moved.forward(tokens)[0].imag).sum() / 1e-20                  # c . (J v)
+products = map_arrays(lambda d, v: (d * v).sum(), gpt.backward(c, cache), direction)
+by_backward = sum(float(product) for product in named_arrays(products).values())  # (J^T c) . v
+print(f"all weights at once: {by_forward:.12f} by forward, {by_backward:.12f} by backward")
+assert abs(by_forward / by_backward - 1) < 1e-11
 adjoint = check_layer(gpt, [tokens], method="adjoint")
 measured = [check for check in adjoint.checks if check.argument]
 print(f"GPT: {len(measured)} arrays of weights, largest relative error {adjoint.worst:.0e}")
