@@ -23,8 +23,7 @@ import numpy as np
 from transformer_np.command import whole_number
 from transformer_np.errors import InputError
 from transformer_np.gradcheck.against import check_against
-from transformer_np.gradcheck.check import check_gradients
-from transformer_np.gradcheck.kernel import Kernel
+from transformer_np.gradcheck.check import check_gradients, check_vjp
 from transformer_np.gradcheck.report import Report
 from transformer_np.gradcheck.rounding import PROFILES
 from transformer_np.gradcheck.vectors import check_vectors, export_vectors
@@ -51,7 +50,7 @@ def add_commands(commands: Any) -> None:
     how.add_argument("--inputs", metavar="NAME", help="a function of the file: NAME(rng) -> inputs")
     sub.add_argument("--vjp", action="store_true",
                      help="the two are function(*inputs) -> output and vjp(d_output, *inputs) -> gradients, without a cache")
-    _add_profile(sub, None, "with --against: ", "float64")
+    _add_profile(sub, "float64")
     _add_seed(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
     sub.set_defaults(run=check_command)
@@ -62,7 +61,7 @@ def add_commands(commands: Any) -> None:
     sub = actions.add_parser("export", help="write them", description=EXPORT)
     sub.add_argument("directory", metavar="DIR", help="a new or empty directory, or an earlier export")
     sub.add_argument("--only", metavar="NAME,...", help="these pairs only (default: all)")
-    _add_profile(sub, "float32", "", "float32")
+    _add_profile(sub, "float32")
     _add_seed(sub)
     sub.set_defaults(run=export_command)
     sub = actions.add_parser("check", help="check another program's answers", description=CHECK_VECTORS)
@@ -71,9 +70,9 @@ def add_commands(commands: Any) -> None:
     sub.set_defaults(run=check_vectors_command)
 
 
-def _add_profile(sub: argparse.ArgumentParser, default: str | None, when: str, stands_for: str) -> None:
+def _add_profile(sub: argparse.ArgumentParser, default: str) -> None:
     sub.add_argument("--profile", choices=PROFILES, default=default, metavar="PRECISION",
-                     help=f"{when}precision of the numbers that the kernel gets: {', '.join(PROFILES)} (default {stands_for})")
+                     help=f"precision of the numbers that the kernel gets: {', '.join(PROFILES)} (default {default})")
 
 
 def _add_seed(sub: argparse.ArgumentParser) -> None:
@@ -95,22 +94,20 @@ def check_command(options: argparse.Namespace) -> bool:
 def _against(options: argparse.Namespace, forward: Callable[..., Any], backward: Callable[..., Any]) -> Report:
     given: dict[str, Any] = {"vjp": backward} if options.vjp else {"backward": backward}
     try:
-        return check_against(options.against, forward, **given, profile=options.profile or "float64", seed=options.seed)
+        return check_against(options.against, forward, **given, profile=options.profile, seed=options.seed)
     except ValueError as error:
         raise InputError(str(error)) from None
 
 
 def _on_inputs(options: argparse.Namespace, forward: Callable[..., Any], backward: Callable[..., Any],
                draw: Callable[..., Any]) -> Report:
-    if options.profile:
-        raise InputError("--profile goes with --against: without a reference, a gradient is measured in float64")
-    kernel = Kernel.from_vjp(forward, backward) if options.vjp else Kernel(forward, backward)
+    check = check_vjp if options.vjp else check_gradients
     try:
         inputs = draw(np.random.default_rng(options.seed))
     except Exception as error:  # code of the user
         raise InputError(f"--inputs {options.inputs}: raised {type(error).__name__}: {error}") from None
     try:
-        return check_gradients(kernel.forward, kernel.backward, inputs, seed=options.seed)
+        return check(forward, backward, inputs, seed=options.seed, profile=options.profile)
     except ValueError as error:
         raise InputError(f"--inputs {options.inputs}: {error}") from None
 

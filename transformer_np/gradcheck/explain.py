@@ -21,8 +21,8 @@ from transformer_np.layer import Array
 Gradients = Callable[[tuple[Array, ...]], tuple[Array, Array]]
 
 
-def what_is_wrong(golden: Golden, answer: Answer, given: Array, gradients: Gradients) -> Diagnosis:
-    """given: what the kernel gives where `answer`, a gradient, is right."""
+def what_is_wrong(golden: Golden, answer: Answer, given: Array, gradients: Gradients | None) -> Diagnosis:
+    """given: what the kernel gives where `answer`, a gradient, is right.   gradients: None if the kernel is not to be asked."""
     name = answer.name.removeprefix("gradient of ")
     others = {other: (argument, gradient.exact) for (other, argument), gradient
               in zip(golden.arguments.items(), golden.gradients, strict=True) if other != name}
@@ -33,8 +33,10 @@ def what_is_wrong(golden: Golden, answer: Answer, given: Array, gradients: Gradi
                          lambda: _jacobian(golden, golden.arguments[name].shape, gradients)))
 
 
-def _jacobian(golden: Golden, shape: tuple[int, ...], gradients: Gradients) -> Jacobian | None:
+def _jacobian(golden: Golden, shape: tuple[int, ...], gradients: Gradients | None) -> Jacobian | None:
     """None where it is too large, or the kernel does not take the cotangents."""
+    if gradients is None:
+        return None
     shapes = [cotangent.shape for cotangent in golden.cotangents]
     places = [(member, index) for member, shape in enumerate(shapes) for index in np.ndindex(shape)]
     size = int(np.prod(shape))

@@ -8,8 +8,8 @@ reference itself, in two ways; the larger of the two is the unit in which an err
     rounding    our own form in float64, when everything that is stored (inputs, cotangent, cache) moves by one rounding error
 
 Without the second, a form that happens to be exact, such as a weight of exactly 1 in a row of one key, would ask the same luck of
-every other. A program is right if no element is off by more than BOUND units: other orders of summation and other formulas stayed
-below a half of that, and what is wrong by more than rounding is far above it.
+every other. A program is right if no element is off by more than BOUND units. PyTorch's functions, which add in other orders and
+use other formulas, stayed below 5 under 60 seeds; what is wrong by more than rounding is far above.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def work_out(call: Call, inputs: Sequence[Any], precision: Precision, rng: np.ra
     cotangents = tuple(precision.round(cotangent) for cotangent in draw(base.members, rng))
     exact = _numbers(pair, base, cotangents)
     naive = exact if precision.profile == "float64" else _naive(call, pair, inputs, precision, cotangents)
-    runs = [_run_moved(pair, arguments, cotangents, precision.eps, rng) for _ in range(NUM_MOVES)]
+    runs = [_run_moved(pair, arguments, cotangents, precision.eps / 2, rng) for _ in range(NUM_MOVES)]
     count = len(base.members)
     names = ["output" if count == 1 else f"output[{index}]" for index in range(count)]
     names += [f"gradient of {name}" for name in pair.names]
