@@ -121,6 +121,13 @@ def _report(call: str, callables: Sequence[Callable[..., Any]], inputs: Sequence
     # the gradient is at right angles to the input, as in a normalization, a wrong one would be compared with 0
     rng = np.random.default_rng([settings.seed, *b"cotangent"])
     again = _one_line(call, callables, inputs, pair, settings)
+    with np.errstate(all="ignore"):  # what is compared may be infinite; inside of the callables NumPy warns as ever
+        return Report(name, tuple(_checks(rounded, settings, inputs, rng)), again)
+
+
+def _checks(rounded: Callable[[], Pair], settings: _Settings, inputs: Sequence[Any], rng: np.random.Generator) -> list[Check]:
+    """rounded: makes the pair anew, in the precision of the profile."""
+    precision, pair = Precision.of(settings.profile), rounded()
     try:
         base = forward_pass(pair, pair.given)
         cotangents = random_cotangents(base.members, rng, pair.dtype)
@@ -131,12 +138,12 @@ def _report(call: str, callables: Sequence[Callable[..., Any]], inputs: Sequence
     except Fault as fault:
         question = f"{pair.called[0]} and {pair.called[1]} run"
         diagnosis = Diagnosis("does not run", str(fault))
-        return Report(name, (Check(question, False, str(fault), diagnosis=diagnosis),), again)
+        return [Check(question, False, str(fault), diagnosis=diagnosis)]
     checks = [] if exact.loss.pair is pair else [check_output(pair, exact, base, wide, precision, rng)]
     checks += check_values(pair, exact, base, wide, gradients, rng, settings.method, precision)
     for question, answer in properties_of(pair).items():
         checks.append(_ask(question, answer, rounded(), rng))
-    return Report(name, tuple(checks), again)
+    return checks
 
 
 def _one_line(call: str, callables: Sequence[Callable[..., Any]], inputs: Sequence[Any], pair: Pair, settings: _Settings) -> str:

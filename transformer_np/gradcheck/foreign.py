@@ -38,7 +38,7 @@ def to_numpy(value: Any) -> Array | None:
 
 
 def is_foreign(value: Any) -> bool:
-    return hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray | np.generic)
+    return hasattr(type(value), "__dlpack__") and not isinstance(value, np.ndarray | np.generic)
 
 
 def like(array: Array, model: Any) -> Any:

@@ -94,7 +94,8 @@ class Loss:
         for which, direction in move.items():
             there, back = ((self.arguments[which] + sign * step * direction).astype(self.pair.dtype).astype(np.float64)
                            for sign in (1, -1))
-            along += float(((there - back) * direction).sum())
+            apart = np.where(np.isfinite(there - back), there - back, 2 * step * direction)  # NaN behind a mask may stay there
+            along += float((apart * direction).sum())
             length += float((direction * direction).sum())
         return along / (2 * length)
 

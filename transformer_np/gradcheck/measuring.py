@@ -26,7 +26,7 @@ METHODS = ("auto", "complex_step", "differences", "adjoint", "taylor")
 
 # Up to so many elements are measured one by one; beyond, each argument is measured along random directions. Differences need some
 # 15 forwards for each.
-MAX_ELEMENTS = {complex_step: 4000, differences: 1000}
+MAX_ELEMENTS: dict[Product, int] = {complex_step: 4000, differences: 300}
 
 MAX_SAMPLE = 200            # so many elements of a large array are measured when they have to be looked at one by one
 

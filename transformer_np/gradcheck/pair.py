@@ -154,6 +154,8 @@ def backward_pass(pair: Pair, outcome: Outcome, cotangents: Sequence[Array], *,
     """
     dtype = cotangents[0].dtype
     _, name = pair.called
+    if len(cotangents) != len(outcome.members):
+        raise Fault(f"{pair.called[0]} gives {len(outcome.members)} floating outputs, and gave {len(cotangents)} before")
     d_output = arrange_cotangents(outcome.output, cotangents)
     gradients, caught = _call(name, dtype, pair.backward, d_output, outcome.cache)
     if warned is not None:

@@ -161,7 +161,7 @@ def _ulps(measured: Measurement, precision: Precision) -> str:
     """How far off the worst place is in steps of the precision, and beside what rounding changes there."""
     off = np.where(measured.judged, np.abs(measured.analytic - measured.numeric), 0)
     index = np.unravel_index(np.nan_to_num(off, posinf=np.inf).argmax(), off.shape)
-    says = f"at most {off[index] / precision.ulp(measured.numeric[index]):.2g} ULP"
+    says = f"at most {off[index] / precision.ulp(float(measured.numeric[index])):.2g} ULP"
     return says + (f", {off[index] / measured.noise[index]:.2g} times what one rounding of all that goes in changes"
                    if measured.noise[index] > 0 else "")
 
@@ -177,9 +177,9 @@ def _kinks(measuring: Measuring, which: int, measured: Measurement, wrong: Array
     if measured.place == "direction":
         rng = np.random.default_rng([measuring.seed, which])
         directions = [random_direction(loss, which, rng) for _ in range(NUM_DIRECTIONS)]
-        for index in np.flatnonzero(wrong):
-            slopes = one_sided(loss, {which: directions[index]})
-            excused[index] = slopes is not None and is_between(loss, slopes, float(gradient[index]))
+        for number in np.flatnonzero(wrong):
+            slopes = one_sided(loss, {which: directions[number]})
+            excused[number] = slopes is not None and is_between(loss, slopes, float(gradient[number]))
     if measured.place != "element":
         return excused
     for index in map(tuple, np.argwhere(wrong)[:MAX_LOOKS]):
