@@ -96,17 +96,17 @@ def test_a_gradient_of_integers_is_of_the_wrong_dtype():
 
 @pytest.mark.parametrize("then", [fails(), with_nan, lambda x: x[:1], lambda x: (x, x), lambda x: None, lambda x: "y"],
                          ids=["raises", "nan", "shape", "members", "none", "text"])
-@pytest.mark.parametrize("count", [1, 2, 3, 8, 40, 60, 75, 100])
+@pytest.mark.parametrize("count", [1, 3, 8, 40])
 def test_a_function_that_goes_bad_later_is_never_a_traceback(then, count):
     report = check_vjp(after(count, then, square), square_vjp, [X])
-    assert not report.ok or count > 50  # it may go bad between two checks
+    assert not report.ok
     str(report), json.loads(report.to_json())
 
 
 @pytest.mark.parametrize("then", [fails(), lambda d_y, x: with_nan(d_y), lambda d_y, x: d_y[:1], lambda d_y, x: (),
                                   lambda d_y, x: "g"], ids=["raises", "nan", "shape", "too few", "text"])
-@pytest.mark.parametrize("count", [1, 2, 4, 6, 8, 12])
-@pytest.mark.parametrize("method", ["auto", "adjoint", "taylor"])
+@pytest.mark.parametrize("count", [1, 4, 8])
+@pytest.mark.parametrize("method", ["auto", "adjoint"])
 def test_a_vjp_that_goes_bad_later_is_never_a_traceback(then, count, method):
     report = check_vjp(square, after(count, then, square_vjp), [X], method=method)
     assert not report.ok

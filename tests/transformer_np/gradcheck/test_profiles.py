@@ -24,9 +24,8 @@ PROFILES = ("float32", "float16")
     (attention_forward, attention_backward, [Q, K, V]),
 ], ids=["softmax", "layer norm", "layer norm of a large mean", "attention"])
 def test_right_code_passes_in_low_precision(profile, forward, backward, inputs):
-    for seed in range(3):
-        report = check_gradients(forward, backward, inputs, profile=profile, seed=seed)
-        assert report.ok, str(report)
+    report = check_gradients(forward, backward, inputs, profile=profile)
+    assert report.ok, str(report)
     assert report.check(f"{profile} stays {profile}").ok
     assert "ULP" in report.checks[1].says and "of forward in float64 at each of" in report.checks[1].method
 
@@ -133,9 +132,9 @@ def test_a_kernel_of_one_precision_without_a_reference():
 
 
 def test_a_large_kernel_of_one_precision_is_measured_at_random_elements():
-    report = check_vjp(*of_one_precision("float32"), [RNG.standard_normal((40, 50))], profile="float32")
+    report = check_vjp(*of_one_precision("float32"), [RNG.standard_normal((20, 50))], profile="float32")
     assert report.ok, str(report)
-    assert "at 200 random ones of 2000 elements" in report.check("gradient of x").method
+    assert "at 200 random ones of 1000 elements" in report.check("gradient of x").method
 
 
 def test_a_kernel_of_one_precision_that_takes_complex_numbers_of_it():
