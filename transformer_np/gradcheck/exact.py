@@ -1,8 +1,8 @@
 """What a kernel of low precision is held against: the same, worked out in float64 from the numbers that it was given.
 
 The inputs and cotangents are rounded to the profile first, so that their precision costs the kernel nothing. Then forward is
-called in float64: the one that is checked if it can do that, or a reference that the user gives. A kernel that knows one
-precision only, without a reference, is measured in that precision, and as roughly as that.
+called in float64: the one that is checked if it can do that, or a reference that the user gives. A kernel that has no float64
+is called in the widest precision that it has, and is measured as roughly as that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.loss import Loss
 from transformer_np.gradcheck.noise import moved, rounding_changes
 from transformer_np.gradcheck.pair import FLOAT64, Pair, backward_pass, forward_pass
+from transformer_np.gradcheck.rounding import eps_of
 from transformer_np.layer import Array
 
 NUM_REFERENCES = 2      # times that a reference is measured again, with everything moved by a rounding error
@@ -36,13 +37,14 @@ def exact_of(pair: Pair, cotangents: Sequence[Array], reference: Pair | None) ->
     name, _ = pair.called
     if reference is not None:
         return Exact(Loss(reference, cotangents), "the reference", is_reference=True)
-    if pair.dtype != FLOAT64:
-        wide = replace(pair, dtype=FLOAT64)
-        try:
-            if all(member.dtype == FLOAT64 for member in forward_pass(wide, wide.given).members):
-                return Exact(Loss(wide, cotangents), f"{name} in float64")
-        except (Fault, Unsupported):
-            pass  # it knows one precision only
+    for dtype in (FLOAT64, np.dtype(np.float32)):
+        if eps_of(dtype) < eps_of(pair.dtype):
+            wide = replace(pair, dtype=dtype)
+            try:
+                if all(member.dtype == dtype for member in forward_pass(wide, wide.given).members):
+                    return Exact(Loss(wide, cotangents), f"{name} in {dtype.name}")
+            except (Fault, Unsupported):
+                pass  # it does not know that one
     return Exact(Loss(pair, cotangents), f"{name} in {pair.dtype.name}")
 
 

@@ -131,6 +131,24 @@ def test_a_kernel_of_one_precision_without_a_reference():
     assert not check_vjp(*of_one_precision("float32", 1.05), [X], profile="float32").check("gradient of x").ok
 
 
+def test_a_kernel_without_float64_is_held_against_itself_in_float32():
+    require = only("float16", "float32", "complex64")
+
+    def function(x):
+        require(x)
+        return np.tanh(x)
+
+    def vjp(d_y, x):
+        require(d_y, x)
+        return d_y * (1 - np.tanh(x) ** 2)
+
+    report = check_vjp(function, vjp, [X], profile="float16")
+    assert report.ok, str(report)
+    assert report.check("gradient of x").method == "complex step of function in float32 at each of 30 elements"
+    assert "beside function in float32" in report.check("output").says
+    assert not check_vjp(function, lambda d_y, x: vjp(d_y, x) * x.dtype.type(1.1), [X], profile="float16").ok
+
+
 def test_a_large_kernel_of_one_precision_is_measured_at_random_elements():
     report = check_vjp(*of_one_precision("float32"), [RNG.standard_normal((20, 50))], profile="float32")
     assert report.ok, str(report)
