@@ -114,7 +114,8 @@ def test_a_vjp_that_goes_bad_later_is_never_a_traceback(then, count, method):
 
 
 @pytest.mark.parametrize("profile", ["float64", "float32", "float16"])
-@pytest.mark.parametrize("function", [fails(), lambda x: None, lambda x: x.astype(np.float64), lambda x: x > 0], ids=str)
+@pytest.mark.parametrize("function", [fails(), lambda x: None, lambda x: x.astype(np.float64), lambda x: x > 0],
+                         ids=["raises", "gives None", "gives float64", "gives booleans"])
 def test_bad_functions_in_every_profile(profile, function):
     str(check_vjp(function, square_vjp, [X], profile=profile))
 
