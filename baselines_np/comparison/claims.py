@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from baselines_np.comparison.wording import arm_name, mean_text, score_text, series
+from baselines_np.comparison.wording import arm_name, is_counting, mean_text, score_text, seconds_text, series
 
 HOLDS, IN_PART, NOT_HERE = "holds", "holds in part", "does not hold here"
 RECURRENT = ("rnn", "gru", "lstm")
@@ -39,9 +39,11 @@ def summary(experiment: str, document: Document) -> str:
     missed = [arm for arm in arms if arms[arm]["solved"] != 1]
     if experiment == "language_model":
         order = sorted(arms, key=lambda arm: arms[arm]["mean"])
-        losses = [run["validation_loss"] for run in arms[order[0]]["runs"]]
-        return (f"Bits per character, the fewest first: {series([_scored(arm, document) for arm in order])}. "
-                f"Validation loss of {arm_name(order[0])}: {sum(losses) / len(losses):.3f} nats.")
+        sentence = f"Bits per character, the fewest first: {series([_scored(arm, document) for arm in order])}."
+        if trained := [arm for arm in order if not is_counting(arms[arm])]:
+            losses = [run["validation_loss"] for run in arms[trained[0]]["runs"]]
+            sentence += f" Validation loss of {arm_name(trained[0])}: {sum(losses) / len(losses):.3f} nats."
+        return sentence
     sentences = []
     if solved:
         sentences.append(f"Solved in every seed by {series([_scored(arm, document) for arm in solved])}.")
@@ -157,17 +159,13 @@ def _transformer_models_text_best(document: Document) -> Judgement:
 
 
 def _learning_beats_counting(document: Document) -> Judgement:
-    best = min((arm for arm in document["arms"] if not _counts(document, arm) and document["arms"][arm]["runs"]),
+    best = min((arm for arm, made in document["arms"].items() if made["runs"] and not is_counting(made)),
                key=lambda arm: document["arms"][arm]["mean"])
     scores = [run["score"] for run in document["arms"][best]["runs"]]
     counted = document["arms"]["5-gram"]["mean"]
     return (_verdict([score < counted for score in scores]),
             f"The best trained arm, {_scored(best, document)}, against {_scored('5-gram', document)}, which needs "
-            f"{document['arms']['5-gram']['runs'][0]['seconds']:.1f} seconds.")
-
-
-def _counts(document: Document, arm: str) -> bool:
-    return document["arms"][arm]["config"]["model"] == "n-gram"
+            f"{seconds_text(document['arms']['5-gram']['runs'][0]['seconds'])}.")
 
 
 def _steps_are_faster(document: Document) -> Judgement:

@@ -60,6 +60,7 @@ _WIDTH, _HEIGHT = 410, 290     # of a chart, in CSS pixels before the page scale
 _LABEL, _REFERENCE = 12.5, 11.5    # font sizes, in the same pixels
 _LABEL_GAP = 15                # between two labels
 _LEAD = 24                     # from the end of a line to its label
+_NOTE = "A dot is a seed, on data that it was not trained on. Dashed line: chance. Shaded band: solved."
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,14 @@ def _chart(name: str, experiment: dict[str, Any], key: str, x_label: str, *, lim
     lines = {arm: found for arm, data in ordered(experiment["arms"]) if (found := _lines(data, key))}
     if not lines:
         return None
+    if key == "by_position" and limit is not None:
+        lines = {arm: [_stretches(x, y, limit) for x, y in found] for arm, found in lines.items()}
     with _style():
         figure, axes = _new_figure(_WIDTH, _HEIGHT)
         labels = []
         for arm, arm_lines in lines.items():
             for x, y in arm_lines:
-                axes.plot(x, y, color=_colour(arm), linewidth=1.6 if len(x) <= 100 else 0.9,
-                          marker="o" if len(x) <= 16 else "", markersize=3.5)
+                axes.plot(x, y, color=_colour(arm), linewidth=1.4, marker="o" if len(x) <= 16 else "", markersize=3.5)
             labels.append(_Label(float(np.mean([y[-1] for _, y in arm_lines])), arm_name(arm), _colour(arm)))
         if key == "curve":
             # what is not trained has no curve, and stands at one level from the first step to the last
@@ -126,6 +128,12 @@ def _chart(name: str, experiment: dict[str, Any], key: str, x_label: str, *, lim
         axes.set_xlim(start, end)
         axes.set_ylim(*_score_range(experiment, [y for _, y in drawn], labels))
         axes.set_xlabel(x_label)
+        if limit is not None and 0 < start < limit < end:    # what lies beyond is many times as long as what was trained
+            axes.set_xscale("log")
+            axes.set_xlabel(f"{x_label}, logarithmic")
+            ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if start <= tick <= end]
+            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.minorticks_off()
         _score_axis(axes.yaxis, metric)
         for label in labels:
             if label.reference:
@@ -150,6 +158,14 @@ def _lines(arm: dict[str, Any], key: str) -> list[tuple[np.ndarray, np.ndarray]]
     return found
 
 
+def _stretches(x: np.ndarray, y: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Means over neighbouring positions, because one position alone is noise. Stretches are a quarter of an octave, and one of
+    them ends at `limit`: none mixes what was trained with what was not."""
+    stretch = np.ceil(4 * np.log2(x / limit) - 1e-9)
+    groups = [stretch == number for number in np.unique(stretch)]
+    return np.array([x[group].mean() for group in groups]), np.array([y[group].mean() for group in groups])
+
+
 def _untrained(experiment: dict[str, Any], lines: dict[str, Any]) -> dict[str, float]:
     """The scores of the arms that have one and no curve."""
     return {arm: data["mean"] for arm, data in ordered(experiment["arms"]) if arm not in lines and known(data.get("mean"))}
@@ -164,10 +180,9 @@ def _levels(experiment: dict[str, Any]) -> dict[str, float]:
     chance = experiment.get("chance")
     if known(chance):
         levels["chance"] = chance
-    close = 0.015 if is_share(metric) else 0.02
     for label, baseline in experiment.get("baselines", {}).items():
         score = baseline["score"]
-        if label != "chance" and known(score) and not (known(chance) and abs(score - chance) < close):
+        if label != "chance" and known(score) and not (known(chance) and abs(score - chance) < 0.02):
             levels[label] = score
     return levels
 
@@ -219,6 +234,8 @@ def _alt(experiment: dict[str, Any], lines: dict[str, Any], key: str, x_label: s
     metric = experiment["metric"]
     what = "held-out data" if key == "curve" else "longer sequences than in training" if limit else "test data"
     parts = [f"Line chart of {metric} against {x_label}, {what}, one line a seed."]
+    if key == "by_position" and limit is not None:
+        parts.append("Neighbouring positions are averaged.")
     for arm, arm_lines in lines.items():
         ends = [y[-1] for _, y in arm_lines]
         text = f"{arm_name(arm)} ({plural(len(ends), 'seed')})"
@@ -262,7 +279,8 @@ def write_opening_figure(results: dict[str, Any], path: str | PathLike[str]) -> 
                          "either, expected at least one")
     with _style():
         data = io.BytesIO()
-        _opening_figure(panels, 880).savefig(data, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+        _opening_figure(panels, 880, note=_NOTE).savefig(data, format="png", dpi=144, facecolor="white",
+                                                           metadata={"Software": None})
     with write_whole(path) as file:
         file.write(data.getvalue())
 
@@ -299,11 +317,12 @@ def _panel(experiment: dict[str, Any], subtitle: str, scores: dict[str, list[flo
                   scores)
 
 
-def _opening_figure(panels: Sequence[_Panel], width: int) -> Figure:
+def _opening_figure(panels: Sequence[_Panel], width: int, *, note: str = "") -> Figure:
     arms = [arm for arm in _order(panel.scores for panel in panels) if any(panel.scores.get(arm) for panel in panels)]
     small = width < 600
     left, right, top, bottom, row, between = (126, 8, 56, 30, 30, 12) if small else (176, 24, 52, 36, 34, 32)
     font = 11 if small else 14
+    bottom += 30 if note else 0
     height = top + row * len(arms) + bottom
     figure, axes = _new_figure(width, height, columns=len(panels))
     figure.subplots_adjust(left=left / width, right=1 - right / width, top=1 - top / height, bottom=bottom / height,
@@ -335,6 +354,8 @@ def _opening_figure(panels: Sequence[_Panel], width: int) -> Figure:
         for text, above, size, colour, weight in ((title, 10 + font, font, INK, "bold"),
                                                   (panel.subtitle, 7, font - 1.5, MUTED, "normal")):
             ax.text(0, 1 + above / (row * len(arms)), text, transform=ax.transAxes, fontsize=size, color=colour, weight=weight)
+    if note:
+        figure.text(left / width, 12 / height, note, fontsize=font - 1.5, color=MUTED)
     return figure
 
 

@@ -29,6 +29,7 @@ from baselines_np.comparison.wording import (
     arm_name,
     bytes_text,
     count_text,
+    is_counting,
     is_share,
     is_transformer,
     known,
@@ -93,6 +94,7 @@ class _Row:
     at_equal_flops: str = MISSING
     at_equal_seconds: str = MISSING
     beyond: str = MISSING
+    nats: str = MISSING
     learning_rate: str = MISSING
     leads: bool = False
     note: str = ""
@@ -118,7 +120,9 @@ class _Section:
     budget: list[tuple[str, str]]
     finding: str
     leaders: list[str]
-    ahead: list[str]          # baselines that no arm beats
+    kinds: set[bool]          # of the trained arms: is it a Transformer?
+    unbeaten: list[str]       # baselines that no trained arm beats
+    counting: str | None      # the counting arm that is ahead of all trained ones
     pictures: list[tuple[str, Picture]]
     attention: list[tuple[str, Picture]]
     attention_reading: str
@@ -126,6 +130,7 @@ class _Section:
     rows: list[_Row]          # arms, the best first
     baselines: list[_Row]
     beyond: str | None        # heading of the column
+    nats: bool                # is there a column of losses?
     grid: _Grid | None
     configurations: list[tuple[str, list[tuple[str, str]]]]
     claims: list[dict[str, str]]
@@ -139,9 +144,12 @@ def _section(name: str, experiment: dict[str, Any]) -> _Section:
     beyond = max((run["by_length"][-1][0] for arm in experiment["arms"].values() for run in arm["runs"] if run.get("by_length")),
                  default=None)
     limit = experiment.get("budget", {}).get("trained_length")
+    rows = [_arm_row(arm, data, experiment, arm in leaders, beyond)
+            for arm, data in sorted(ordered(experiment["arms"]), key=lambda item: _rank(experiment, item[1].get("mean")))]
+    averaged = "" if limit is None else ", mean of neighbouring positions"
     pictures = [
         (f"{_capital(metric)} while training", curve_picture(name, experiment)),
-        (f"{_capital(metric)} by position", along_picture(name, experiment, "by_position")),
+        (f"{_capital(metric)} by position{averaged}", along_picture(name, experiment, "by_position")),
         (f"{_capital(metric)} by length", along_picture(name, experiment, "by_length")),
     ]
     attention = experiment.get("attention_map")
@@ -156,16 +164,18 @@ def _section(name: str, experiment: dict[str, Any]) -> _Section:
         budget=_facts(experiment.get("budget", {})),
         finding=_finding(experiment, leaders),
         leaders=leaders,
-        ahead=_ahead(experiment, leaders),
+        kinds={is_transformer(arm) for arm in _trained(experiment)},
+        unbeaten=_unbeaten(experiment, leaders),
+        counting=_counting_ahead(experiment, leaders),
         pictures=[(caption, picture) for caption, picture in pictures if picture],
         attention=attention_pictures(name, attention) if attention else [],
         attention_reading=_attention_reading(attention) if attention else "",
         columns=max(2, *map(len, attention["layers"])) if attention else 0,
-        rows=[_arm_row(arm, data, experiment, arm in leaders, beyond)
-              for arm, data in sorted(ordered(experiment["arms"]), key=lambda item: _rank(experiment, item[1].get("mean")))],
+        rows=rows,
         baselines=[_Row(label, label, score_text(baseline["score"], metric), note=baseline.get("what", ""))
                    for label, baseline in experiment.get("baselines", {}).items()],
         beyond=None if beyond is None else f"At length {beyond:g}" + (f", trained to {limit:g}" if known(limit) else ""),
+        nats=any(row.nats != MISSING for row in rows),
         grid=_grid(experiment),
         configurations=[(arm_name(arm), _facts(data.get("config") or {})) for arm, data in ordered(experiment["arms"])],
         claims=experiment.get("claims", []),
@@ -182,7 +192,7 @@ def _arm_row(arm: str, data: dict[str, Any], experiment: dict[str, Any], leads: 
         name=arm_name(arm),
         score=mean_text(data.get("mean"), data.get("sd") if len(runs) > 1 else None, metric),
         solved=f"{round(solved * len(runs))} of {len(runs)}{f', {diverged} diverged' if diverged else ''}"
-               if known(solved) and known(experiment.get("threshold")) else MISSING,
+               if known(solved) and known(experiment.get("threshold")) and not is_counting(data) else MISSING,
         seconds=seconds_text(_mean(runs, "seconds")),
         parameters=count_text(data.get("parameters")),
         flops=count_text(data.get("flops_per_step")),
@@ -190,7 +200,8 @@ def _arm_row(arm: str, data: dict[str, Any], experiment: dict[str, Any], leads: 
         steps=_steps_text(runs, experiment),
         at_equal_flops=score_text(data.get("score_at_equal_flops"), metric),
         at_equal_seconds=score_text(data.get("score_at_equal_seconds"), metric),
-        beyond=mean_text(sum(farthest) / len(farthest), None, metric) if farthest else MISSING,
+        beyond=score_text(sum(farthest) / len(farthest), metric) if farthest else MISSING,
+        nats=f"{loss:.3f}" if not is_share(metric) and known(loss := _mean(runs, "validation_loss")) else MISSING,
         learning_rate=", ".join(dict.fromkeys(f"{run['learning_rate']:g}" for run in runs if known(run.get("learning_rate")))),
         leads=leads,
     )
@@ -198,6 +209,7 @@ def _arm_row(arm: str, data: dict[str, Any], experiment: dict[str, Any], leads: 
 
 def _steps_text(runs: Sequence[dict[str, Any]], experiment: dict[str, Any]) -> str:
     """Every seed's steps to the threshold; one that was not reached is censored at the budget: > 2000."""
+    runs = [run for run in runs if run["steps"]]    # counting takes none
     if not runs or not known(experiment.get("threshold")):
         return MISSING
     reached = sorted(run["steps_to_threshold"] for run in runs if known(run.get("steps_to_threshold")))
@@ -227,17 +239,25 @@ def _grid(experiment: dict[str, Any]) -> _Grid | None:
 # --------------------------------------------------------------------------------------------------------- who wins, in words
 
 
+def _trained(experiment: dict[str, Any]) -> dict[str, Any]:
+    """The arms that learned what they know, and have a score."""
+    return {arm: data for arm, data in ordered(experiment["arms"]) if known(data.get("mean")) and not is_counting(data)}
+
+
 def _leaders(experiment: dict[str, Any]) -> list[str]:
-    """The arms that nothing here tells from the best. An accuracy has a ceiling: those that solve the task with every seed, where
-    one does. Otherwise those whose mean is as near to the best mean as the larger of the two spreads."""
-    arms = {arm: data for arm, data in ordered(experiment["arms"]) if known(data.get("mean"))}
+    """The trained arms that nothing here tells from the best. An accuracy has a ceiling: those that solve the task with every
+    seed, where one does. Otherwise those whose mean is as near to the best mean as the larger of the two spreads."""
+    arms = _trained(experiment)
     if not arms:
         return []
     if _can_be_solved(experiment) and (solved := [arm for arm, data in arms.items() if data.get("solved") == 1]):
         return solved
     best = min(arms.values(), key=lambda data: _rank(experiment, data["mean"]))
-    return [arm for arm, data in arms.items()
-            if abs(data["mean"] - best["mean"]) <= max(data.get("sd") or 0, best.get("sd") or 0)]
+    return [arm for arm, data in arms.items() if abs(data["mean"] - best["mean"]) <= max(_spread(data), _spread(best))]
+
+
+def _spread(data: dict[str, Any]) -> float:
+    return data["sd"] if known(data.get("sd")) else 0.0
 
 
 def _can_be_solved(experiment: dict[str, Any]) -> bool:
@@ -253,10 +273,10 @@ def _rank(experiment: dict[str, Any], score: float | None) -> float:
 
 
 def _finding(experiment: dict[str, Any], leaders: Sequence[str]) -> str:
-    """One sentence with the figures: who leads, who comes next, and what a rule without learning scores."""
+    """A few words with the figures: who leads, who comes next, and what a rule without learning scores."""
     arms, metric = experiment["arms"], experiment["metric"]
     if not leaders:
-        return "No run has finished yet."
+        return "No trained model has finished a run yet."
 
     def named(arm: str) -> str:
         score = mean_text(arms[arm]["mean"], arms[arm].get("sd") if len(arms[arm]["runs"]) > 1 else None, metric)
@@ -272,43 +292,76 @@ def _finding(experiment: dict[str, Any], leaders: Sequence[str]) -> str:
     else:
         sentence = f"{'Level at the top' if len(leaders) > 1 else 'The best'}: {series([named(arm) for arm in by_score])}"
     # 2. who comes next
-    rest = [arm for arm in arms if arm not in leaders and known(arms[arm].get("mean"))]
+    rest = [arm for arm in _trained(experiment) if arm not in leaders]
     if rest:
         sentence += f"; the best of the others: {named(min(rest, key=lambda arm: _rank(experiment, arms[arm]['mean'])))}"
     sentence += "."
     # 3. what keeps the lead from being a success
     if _can_be_solved(experiment) and not solved:
         sentence += f" No model reaches {level_text(experiment['threshold'], metric)} in every seed within this budget."
-    for label in _ahead(experiment, leaders):
+    if counting := _best_counting(experiment):
+        lead = _counting_lead(experiment, counting, leaders)
+        place = "ahead of all of them" if lead > 0 else "behind the best of them" if lead < 0 else "level with the best of them"
+        sentence += f" Counting is {place}: {named(counting)}."
+    for label in _unbeaten(experiment, leaders):
         score = score_text(experiment["baselines"][label]["score"], metric)
         sentence += f" The baseline “{label}” ({score}) is not beaten."
     return sentence
 
 
-def _ahead(experiment: dict[str, Any], leaders: Sequence[str]) -> list[str]:
-    """The baselines that score as well as the best arm, or better."""
+def _unbeaten(experiment: dict[str, Any], leaders: Sequence[str]) -> list[str]:
+    """The baselines that score as well as the best trained arm, or better."""
     if not leaders:
         return []
     best = min(_rank(experiment, experiment["arms"][arm]["mean"]) for arm in leaders)
-    return [label for label, baseline in experiment.get("baselines", {}).items()
-            if known(baseline["score"]) and _rank(experiment, baseline["score"]) <= best]
+    return [label for label, baseline in experiment.get("baselines", {}).items() if _rank(experiment, baseline["score"]) <= best]
+
+
+def _best_counting(experiment: dict[str, Any]) -> str | None:
+    arms = [arm for arm, data in experiment["arms"].items() if is_counting(data) and known(data.get("mean"))]
+    return min(arms, key=lambda arm: _rank(experiment, experiment["arms"][arm]["mean"]), default=None)
+
+
+def _counting_lead(experiment: dict[str, Any], counting: str, leaders: Sequence[str]) -> float:
+    """By how much counting is ahead of the best trained arm: below zero when behind, zero within the spread of that arm."""
+    best = min((experiment["arms"][arm] for arm in leaders), key=lambda data: _rank(experiment, data["mean"]))
+    lead = _rank(experiment, best["mean"]) - _rank(experiment, experiment["arms"][counting]["mean"])
+    return lead if abs(lead) > _spread(best) else 0.0
+
+
+def _counting_ahead(experiment: dict[str, Any], leaders: Sequence[str]) -> str | None:
+    counting = _best_counting(experiment)
+    return counting if counting and leaders and _counting_lead(experiment, counting, leaders) > 0 else None
 
 
 def _answer(sections: Sequence[_Section]) -> str:
     """The short answer: on which work which kind leads."""
-    openings = {"transformer": "a Transformer leads at", "traditional": "a traditional model leads at",
-                "level": "the two are level at", "baseline": "none beats the simplest rule at"}
-    sides: dict[str, list[str]] = {side: [] for side in openings}
+    openings = {
+        "transformer": "a Transformer leads",
+        "traditional": "a traditional model leads",
+        "level": "the two kinds are level",
+        "unbeaten": "no model beats the simplest rule",
+        "alone": "only one of the two kinds has been run",
+    }
+    sides: dict[str, list[tuple[bool, str]]] = {side: [] for side in openings}    # has it a remark?, the work
     for section in sections:
-        kinds = {is_transformer(arm) for arm in section.leaders}
-        if kinds:
-            side = ("baseline" if section.ahead else "level" if len(kinds) == 2 else "transformer" if True in kinds else
-                    "traditional")
-            sides[side].append(WORK.get(section.name, section.title))
-    clauses = [f"{openings[side]} {series(works)}" for side, works in sides.items() if works]
+        if not section.leaders:
+            continue
+        leading = {is_transformer(arm) for arm in section.leaders}
+        side = ("unbeaten" if section.unbeaten else "alone" if len(section.kinds) == 1 else "level" if len(leading) == 2 else
+                "transformer" if True in leading else "traditional")
+        work = f"at {WORK.get(section.name, section.title)}"
+        if section.counting:
+            of_whom = " of both" if len(section.kinds) == 2 else ""
+            work += f", where counting ({arm_name(section.counting)}) is still ahead{of_whom}"
+        sides[side].append((section.counting is not None, work))
+    # a work with a remark comes last, so that the remark belongs to no other
+    clauses = [f"{openings[side]} {series([work for _, work in sorted(works, key=lambda item: item[0])])}"
+               for side, works in sides.items() if works]
     if not clauses:
-        return "There is no answer yet: no run has finished."
-    return ("It depends on the work. " if len(clauses) > 1 else "") + _capital("; ".join(clauses)) + "."
+        return "There is no answer yet: no trained model has finished a run."
+    depends = sum(bool(sides[side]) for side in ("transformer", "traditional", "level")) > 1
+    return ("It depends on the work. " if depends else "") + _capital("; ".join(clauses)) + "."
 
 
 def _unfinished(experiment: dict[str, Any]) -> list[str]:

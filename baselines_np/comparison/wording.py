@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 EXPERIMENTS = {
     "associative_recall": "Associative recall",
@@ -33,6 +33,11 @@ def arm_name(arm: str) -> str:
 
 def is_transformer(arm: str) -> bool:
     return arm.startswith("transformer")
+
+
+def is_counting(arm: dict[str, Any]) -> bool:
+    """n-gram models count and do not learn: what trained models are held against."""
+    return (arm.get("config") or {}).get("model") == "n-gram"
 
 
 def known(value: float | None) -> TypeGuard[float]:
@@ -86,9 +91,11 @@ def bytes_text(count: float | None) -> str:
 
 
 def seconds_text(seconds: float | None) -> str:
-    """4.26 -> 4.3 s; 75 -> 1 min 15 s; 4000 -> 1 h 7 min."""
+    """0.02 -> 20 ms; 4.26 -> 4.3 s; 75 -> 1 min 15 s; 4000 -> 1 h 7 min."""
     if not known(seconds):
         return MISSING
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

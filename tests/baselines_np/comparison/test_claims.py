@@ -92,6 +92,14 @@ def test_text_is_better_with_fewer_bits():
     assert verdicts("language_model", language(transformer=arm([1.8, 1.8, 1.8])))[1] == HOLDS
 
 
+def test_what_counting_costs_is_in_milliseconds_and_its_loss_is_not_that_of_the_best_trained_arm():
+    document = language(**{"5-gram": arm([1.9], model="n-gram", steps=0, seconds=0.02)})
+    assert judge("language_model", document)[1]["evidence"].endswith("against 5-gram 1.900, which needs 20 ms.")
+    assert summary("language_model", document).endswith(" Validation loss of Transformer: 1.250 nats.")
+    only_counted = {"metric": "bits per character", "arms": {"5-gram": document["arms"]["5-gram"]}}
+    assert summary("language_model", only_counted) == "Bits per character, the fewest first: 5-gram 1.900."
+
+
 def test_a_claim_waits_for_the_arms_that_it_needs():
     document = recall(transformer_1_layer=arm([]))
     assert len(judge("associative_recall", document)) == 2

@@ -24,6 +24,8 @@ pytest.importorskip("matplotlib")
 from baselines_np.comparison.claims import judge
 from baselines_np.comparison.figures import (
     COLOURS,
+    _stretches,
+    along_picture,
     answers,
     attention_pictures,
     curve_picture,
@@ -31,7 +33,7 @@ from baselines_np.comparison.figures import (
     read_attention,
     write_opening_figure,
 )
-from baselines_np.comparison.report import render_report, write_report
+from baselines_np.comparison.report import _answer, _finding, _leaders, _section, render_report, write_report
 from baselines_np.comparison.results import assemble
 from baselines_np.comparison.run import RunKey, execute
 from baselines_np.comparison.wording import (
@@ -235,33 +237,106 @@ def test_every_score_claim_and_fact_of_the_results_is_on_the_page(results, page)
 
 def test_the_short_answer_names_the_kind_that_leads_at_each_work(page, words):
     assert ("It depends on the work. A Transformer leads at finding again what was seen once; a traditional model leads at "
-            "keeping a running state and predicting text.") in plain_text(page)
+            "keeping a running state and at predicting text, where counting (5-gram) is still ahead of both.") in plain_text(page)
     assert "A Transformer leads at finding again what was seen once." in plain_text(only("associative_recall", words))
 
 
-def test_arms_that_solve_a_task_in_every_seed_lead_together(words):
-    lstm = words["experiments"]["state_tracking"]["arms"]["lstm"]
-    lstm["mean"] = 0.97
-    assert leaders("state_tracking", words) == {"RNN (tanh)", "GRU", "LSTM"}
-    lstm["solved"] = 2 / 3
-    assert leaders("state_tracking", words) == {"RNN (tanh)", "GRU"}
+def small(arms: dict[str, tuple[float | None, float | None]], *, metric="accuracy", threshold=0.95, baselines=None, seeds=3,
+          counting=None) -> dict:
+    """An experiment of arms with a mean and a spread. An accuracy is solved at the threshold."""
+    rising = metric == "accuracy"
+    run = {"steps": 100, "steps_to_threshold": None}
+    made = {arm: {"config": {"model": "GPT"}, "runs": [run] * seeds, "grid": [], "mean": mean, "sd": sd,
+                  "solved": None if mean is None or threshold is None else float((mean >= threshold) == rising)}
+            for arm, (mean, sd) in arms.items()}
+    made |= {arm: {"config": {"model": "n-gram"}, "runs": [run | {"steps": 0}], "grid": [], "mean": mean, "sd": None,
+                   "solved": 1.0} for arm, mean in (counting or {}).items()}
+    return {"title": "A test", "question": "?", "metric": metric, "higher_is_better": rising, "threshold": threshold,
+            "arms": made, "baselines": {label: {"score": score} for label, score in (baselines or {}).items()}}
 
 
-def test_arms_within_the_larger_spread_of_the_best_lead_together(words):
-    arms = words["experiments"]["language_model"]["arms"]
-    del arms["5-gram"]
-    for arm, mean, sd in (("gru", 2.84, 0.01), ("lstm", 2.86, 0.03), ("transformer", 2.86, 0.01)):
-        arms[arm] |= {"mean": mean, "sd": sd}
-    assert leaders("language_model", words) == {"GRU", "LSTM"}
+@pytest.mark.parametrize(("arms", "expected"), [
+    ({}, []),
+    ({"rnn": (None, None)}, []),
+    ({"rnn": (math.nan, None), "gru": (0.2, 0.01)}, ["gru"]),
+    ({"transformer": (0.999, 0.0), "lstm": (0.96, 0.0), "rnn": (0.94, 0.03)}, ["transformer", "lstm"]),    # solved is solved
+    ({"transformer": (0.50, 0.01), "lstm": (0.47, 0.01)}, ["transformer"]),
+    ({"transformer": (0.50, 0.01), "lstm": (0.475, 0.03)}, ["transformer", "lstm"]),    # the larger spread is the follower's
+    ({"transformer": (0.50, 0.03), "lstm": (0.475, 0.01)}, ["transformer", "lstm"]),    # or the leader's
+    ({"transformer": (0.50, None), "lstm": (0.49, math.nan)}, ["transformer"]),         # an unknown spread makes nothing level
+    ({"transformer": (0.50, math.nan), "lstm": (0.485, 0.02)}, ["transformer", "lstm"]),
+    ({"transformer": (0.50, None), "lstm": (0.50, None)}, ["transformer", "lstm"])])
+def test_the_leaders_are_those_that_nothing_tells_from_the_best(arms, expected):
+    assert _leaders(small(arms)) == expected
 
 
-def test_nothing_is_called_solved_that_is_not_and_a_rule_that_is_not_beaten_is_named(words):
+def test_a_loss_has_no_ceiling_so_passing_its_threshold_is_not_leading():
+    bits = small({"transformer": (3.0, 0.05), "gru": (2.32, 0.01), "rnn": (2.33, 0.02)}, metric="bits per character",
+                 threshold=3.4, counting={"bigram": 3.4, "5-gram": 2.1})
+    assert _leaders(bits) == ["rnn", "gru"]
+    assert "solve" not in _finding(bits, _leaders(bits)).lower()
+    bits["arms"]["transformer"]["solved"] = 0.0
+    assert "No model reaches" not in _finding(bits, _leaders(bits))
+
+
+@pytest.mark.parametrize(("counted", "place", "ahead"), [
+    (2.10, "ahead of all of them", "5-gram"), (2.2995, "level with the best of them", None),
+    (2.305, "level with the best of them", None), (2.40, "behind the best of them", None)])
+def test_counting_never_leads_and_is_always_named(counted, place, ahead):
+    bits = small({"transformer": (3.0, 0.05), "gru": (2.30, 0.01)}, metric="bits per character", threshold=3.4,
+                 counting={"bigram": 3.4, "5-gram": counted})
+    assert _leaders(bits) == ["gru"]
+    assert _finding(bits, ["gru"]) == (
+        "The best: GRU with 2.300 ± 0.010; the best of the others: Transformer with 3.000 ± 0.050. "
+        f"Counting is {place}: 5-gram with {counted:.3f}.")
+    assert _section("language_model", bits).counting == ahead
+
+
+@pytest.mark.parametrize(("experiment", "expected"), [
+    (small({"transformer": (0.99, 0.001), "lstm": (0.97, 0.002), "tcn": (0.3, 0.1)}),
+     "Solved in each of 3 seeds by Transformer with 99.0 ± 0.1 % and LSTM with 97.0 ± 0.2 %; the best of the others: TCN with "
+     "30.0 ± 10.0 %."),
+    (small({"lstm": (0.97, None)}, seeds=1), "Solved in the only seed by LSTM with 97.0 %."),
+    (small({"lstm": (0.16, 0.01), "gru": (0.155, 0.01)}, baselines={"guess": 1 / 6, "chance": 0.03, "the same": 0.16}),
+     "Level at the top: LSTM with 16.0 ± 1.0 % and GRU with 15.5 ± 1.0 %. No model reaches 95 % in every seed within this "
+     "budget. The baseline “guess” (16.7 %) is not beaten. The baseline “the same” (16.0 %) is not beaten."),
+    (small({"lstm": (0.5, 0.01)}, threshold=None), "The best: LSTM with 50.0 ± 1.0 %."),
+    (small({"lstm": (None, None)}, counting={"5-gram": 0.5}), "No trained model has finished a run yet.")])
+def test_the_finding_says_who_leads_who_follows_and_what_is_not_beaten(experiment, expected):
+    assert _finding(experiment, _leaders(experiment)) == expected
+
+
+NEURAL, RECURRENT, LEVEL = ({"transformer": (a, 0.0), "lstm": (b, 0.0)} for a, b in ((0.9, 0.5), (0.5, 0.9), (0.9, 0.9)))
+
+
+@pytest.mark.parametrize(("experiments", "expected"), [
+    ({}, "There is no answer yet: no trained model has finished a run."),
+    ({"state_tracking": small({"lstm": (None, None)})}, "There is no answer yet: no trained model has finished a run."),
+    ({"state_tracking": small(RECURRENT)}, "A traditional model leads at keeping a running state."),
+    ({"associative_recall": small(NEURAL), "state_tracking": small(NEURAL)},
+     "A Transformer leads at finding again what was seen once and at keeping a running state."),
+    ({"associative_recall": small(NEURAL), "state_tracking": small(LEVEL)},
+     "It depends on the work. A Transformer leads at finding again what was seen once; the two kinds are level at keeping a "
+     "running state."),
+    ({"associative_recall": small(NEURAL, baselines={"guess": 0.9}), "state_tracking": small(RECURRENT)},
+     "A traditional model leads at keeping a running state; no model beats the simplest rule at finding again what was seen "
+     "once."),
+    ({"language_model": small(NEURAL, counting={"5-gram": 0.95}), "state_tracking": small(NEURAL), "vision": small(RECURRENT)},
+     "It depends on the work. A Transformer leads at keeping a running state and at predicting text, where counting (5-gram) is "
+     "still ahead of both; a traditional model leads at A test."),
+    ({"language_model": small({"transformer": (0.9, 0.0)}, counting={"5-gram": 0.95}), "state_tracking": small(RECURRENT)},
+     "A traditional model leads at keeping a running state; only one of the two kinds has been run at predicting text, where "
+     "counting (5-gram) is still ahead.")])
+def test_the_answer_is_right_in_every_combination(experiments, expected):
+    assert _answer([_section(name, experiment) for name, experiment in experiments.items()]) == expected
+
+
+def test_a_rule_that_is_not_beaten_is_named_on_the_page(words):
     experiment = words["experiments"]["associative_recall"]
     experiment["arms"] = {"lstm": experiment["arms"]["lstm"] | {"mean": 0.16}}
     text = plain_text(only("associative_recall", words))
-    assert "No model reaches 95 % in every seed within this budget." in text
+    assert "No model reaches 95 % in every seed within this budget." in text and "No model beats the simplest rule" in text
     assert "The baseline “guess a value shown” (16.7 %) is not beaten." in text
-    assert "None beats the simplest rule at finding again what was seen once." in text
 
 
 def test_steps_to_the_threshold_are_those_of_every_seed_and_censored_at_the_budget(words):
@@ -270,12 +345,28 @@ def test_steps_to_the_threshold_are_those_of_every_seed_and_censored_at_the_budg
         run["steps_to_threshold"] = steps
     arms["rnn"]["runs"][1]["diverged"] = True
     rows = table_rows(only("associative_recall", words))
-    heading = next(place for place, row in enumerate(rows) if "Steps to it" in row)
+    heading = next(place for place, row in enumerate(rows) if "Steps to the goal" in row)
     second = {row[0]: row for row in rows[heading + 1:heading + 7]}
     assert second["Transformer ★"][2:4] == ["3 of 3", "280, 300, 320"]
     assert second["GRU"][2:4] == ["0 of 3", "240, 320, > 600"]
     assert second["LSTM"][2:4] == ["0 of 3", "> 600"]
     assert second["RNN (tanh)"][2:4] == ["0 of 3, 1 diverged", "> 600"]
+
+
+def test_the_scores_at_equal_cost_and_the_losses_in_nats_stand_beside_the_score(words):
+    arms = words["experiments"]["language_model"]["arms"]
+    for run, nats in zip(arms["gru"]["runs"], (1.5, 1.6, 1.7), strict=True):
+        run["validation_loss"] = nats
+    arms["gru"] |= {"score_at_equal_flops": 3.125, "score_at_equal_seconds": None}
+    rows = table_rows(only("language_model", words))
+    heading = next(row for row in rows if "At equal FLOPs" in row)
+    place = heading.index("At equal FLOPs")
+    assert heading[place:place + 3] == ["At equal FLOPs", "At equal time", "Validation loss, nats"]
+    gru, counted = (next(row for row in rows[rows.index(heading):] if row[0] == name) for name in ("GRU ★", "5-gram"))
+    assert gru[place:place + 3] == ["3.125", MISSING, "1.600"]
+    assert counted[2:6] == [MISSING] * 4      # nothing that counts takes steps to anything
+    assert all(len(row) == len(heading) for row in rows[rows.index(heading):rows.index(heading) + 9])
+    assert "Validation loss, nats" not in only("state_tracking", words)    # where the score is not a loss
 
 
 # ------------------------------------------------------------------------------------------------------------- what is missing
@@ -327,6 +418,11 @@ def nothing_beside_the_score(results):
         experiment.pop("attention_map", None)
 
 
+def a_score_that_is_no_number(results):
+    one_experiment(results)
+    results["experiments"]["state_tracking"]["arms"]["rnn"].update(mean=math.nan, sd=math.nan, solved=math.nan)
+
+
 def a_run_that_diverged(results):
     results["experiments"].pop("state_tracking")
     run = results["experiments"]["associative_recall"]["arms"]["rnn"]["runs"][0]
@@ -339,22 +435,23 @@ def heads_that_answer_nothing(results):
 
 
 @pytest.mark.parametrize(("spoil", "said"), [
-    (no_experiments, "There is no answer yet: no run has finished."),
+    (no_experiments, "There is no answer yet: no trained model has finished a run."),
     (one_experiment, "Language modelling: not part of this run."),
     (no_arms, "State tracking: no finished run of Transformer, 1-layer Transformer, RNN (tanh), GRU, LSTM and TCN."),
-    (arms_without_finished_runs, "No run has finished yet."),
+    (arms_without_finished_runs, "No trained model has finished a run yet."),
+    (a_score_that_is_no_number, f"RNN (tanh){MISSING}{MISSING}"),
     (killed_in_the_second_seed, "State tracking: LSTM has 1 of 3 seeds."),
     (no_threshold, "RNN (tanh) with 100.0 ± 0.0 %"),
     (nothing_beside_the_score, "99.7 ± 0.1 %"),
     (a_run_that_diverged, "RNN (tanh)"),
     (heads_that_answer_nothing, "each row sums to one.")], ids=lambda value: getattr(value, "__name__", ""))
-def test_what_is_missing_leaves_a_right_page(results, spoil, said):
-    spoiled = copy.deepcopy(results)
+def test_what_is_missing_leaves_a_right_page(results, words, spoil, said):
+    spoiled = copy.deepcopy(results) if spoil in (a_run_that_diverged, heads_that_answer_nothing) else words
     spoil(spoiled)
     page = render_report(spoiled)
     assert said in plain_text(page)
     check_html(page)
-    assert "None" not in plain_text(page).replace("None beats", "") and "nan" not in plain_text(page).lower().split()
+    assert "None" not in plain_text(page).split() and "nan" not in plain_text(page).lower().split()
 
 
 def test_results_of_real_runs_make_a_right_page(tiny):
@@ -373,15 +470,24 @@ def test_results_of_real_runs_make_a_right_page(tiny):
 # ---------------------------------------------------------------------------------------------------------------- the file
 
 
-def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to(results, page, tmp_path):
-    import matplotlib
+PROGRAM = """
+import json, sys, matplotlib
+from baselines_np.comparison.figures import write_opening_figure
+from baselines_np.comparison.report import write_report
+matplotlib.rcParams.update({"font.size": 30, "lines.linewidth": 9, "svg.fonttype": "path", "axes.grid": True})
+results = json.load(open("results.json", encoding="utf-8"))
+write_report(results, "report.html")
+write_opening_figure(results, "opening.png")
+"""
 
-    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.fonttype": "path", "axes.grid": True}):
-        write_report(copy.deepcopy(results), tmp_path / "report.html")
-        write_opening_figure(results, tmp_path / "once.png")
-    write_opening_figure(results, tmp_path / "twice.png")
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
-    assert (tmp_path / "once.png").read_bytes() == (tmp_path / "twice.png").read_bytes()
+
+def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to_and_however_strings_hash(results, page, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    hashing = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
+    subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": hashing}, check=True)
+    write_opening_figure(results, tmp_path / "again.png")
+    assert (tmp_path / "report.html").read_bytes() == page.encode()
+    assert (tmp_path / "opening.png").read_bytes() == (tmp_path / "again.png").read_bytes()
     assert len(page) < 1_000_000
 
 
@@ -390,7 +496,9 @@ def test_everything_is_in_the_page_and_the_html_is_sound(page):
     parsed = Parsed(page)
     assert parsed.counts["h1"] == parsed.counts["main"] == parsed.counts["title"] == 1
     assert "script" not in parsed.counts and "link" not in parsed.counts
-    assert not re.search(r"@import|url\((?!#)", page)
+    assert not re.search(r"@import|url\((?!#)|https?://(?!www.w3.org/)", page)
+    policy = [found["content"] for tag, found in parsed.attributes if found.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
 
 
 def test_text_of_the_results_is_escaped(results):
@@ -434,6 +542,36 @@ def test_every_seed_of_every_arm_is_drawn_in_the_colour_of_the_arm(results):
         assert len(re.findall(rf"<path [^>]*stroke: var\(--arm-{arm}\)", svg)) == 4
         assert f">{arm_name(arm)}</text>" in svg
     assert "guess a value shown</text>" in svg and "solved: 95 %</text>" in svg
+
+
+def test_positions_are_averaged_in_stretches_that_do_not_cross_the_trained_length():
+    x = np.arange(1.0, 257.0)
+    places, means = _stretches(x, np.where(x <= 40, 1.0, 0.0), 40)
+    assert set(means) == {0.0, 1.0}                       # no stretch has both
+    assert places[means == 1].max() <= 40 < places[means == 0].min()
+    assert places[0] == 1 and 20 <= len(places) <= 33 and np.all(np.diff(places) > 0)
+    noisy = np.where(x % 2 == 1, 0.4, 0.6)
+    assert np.ptp(_stretches(x, noisy, 40)[1][-8:]) < 0.02 < np.ptp(noisy)
+
+
+def test_positions_and_lengths_beyond_the_trained_ones_are_on_a_logarithmic_axis(results):
+    experiment = results["experiments"]["state_tracking"]
+    picture = along_picture("state_tracking", experiment, "by_position")
+    places = {int(tick): float(x) for x, tick in re.findall(r'<text [^>]*x="([\d.]+)"[^>]*>(\d+)</text>', picture.svg)}
+    assert list(places) == [1, 2, 5, 10, 20, 50, 100, 200]
+    assert places[10] - places[1] == pytest.approx(places[100] - places[10]) == pytest.approx(places[200] - places[20])
+    assert "position, logarithmic</text>" in picture.svg and "trained to 40</text>" in picture.svg
+    assert "Neighbouring positions are averaged." in picture.alt
+    assert "GRU (3 seeds) has 100.0 % at 40 and ends at 100.0 %." in picture.alt
+    recall = along_picture("associative_recall", results["experiments"]["associative_recall"], "by_position")
+    assert "logarithmic" not in recall.svg                # nothing lies beyond
+
+
+def test_what_counts_is_a_level_and_not_a_curve(results):
+    experiment = results["experiments"]["language_model"]
+    picture = curve_picture("language_model", experiment)
+    assert ">5-gram</text>" in picture.svg and ">bigram</text>" in picture.svg and "solved" not in picture.alt
+    assert "Dashed lines: bigram 3.612, 5-gram 2.613" in picture.alt and "5-gram (" not in picture.alt
 
 
 def test_labels_do_not_cover_each_other(results):
@@ -498,6 +636,7 @@ def test_the_page_has_a_colour_of_its_own_for_every_arm_of_the_pictures(page):
     (count_text(999_999), "1.00 M"), (count_text(9_996), "10.0 k"), (count_text(None), MISSING),
     (bytes_text(512), "512 B"), (bytes_text(43_900_000), "41.9 MiB"), (bytes_text(2**20 - 1), "1.00 MiB"),
     (bytes_text(None), MISSING),
+    (seconds_text(0.02), "20 ms"), (seconds_text(0.0997), "0.1 s"),
     (seconds_text(4.26), "4.3 s"), (seconds_text(59.96), "1 min 0 s"), (seconds_text(4000), "1 h 7 min"),
     (seconds_text(None), MISSING), (series(["a"]), "a"), (series(["a", "b", "c"]), "a, b and c"), (series([]), "")])
 def test_numbers_read_as_a_person_writes_them(said, expected):
@@ -510,9 +649,8 @@ def test_numbers_read_as_a_person_writes_them(said, expected):
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 # Chromium's window is never narrower than 500 pixels, so the page stands in frames of the widths in question
-FRAMES = """<!doctype html><title>measuring</title>
-<iframe src="PAGE" style="width: 1280px; height: 900px; border: 0"></iframe>
-<iframe src="PAGE" style="width: 390px; height: 900px; border: 0"></iframe>
+MEASURING = """<!doctype html><title>measuring</title>
+FRAMES
 <script>
 const measure = (frame) => {
   const page = frame.contentWindow, root = page.document.documentElement;
@@ -523,6 +661,7 @@ const measure = (frame) => {
     width: page.innerWidth, scroll: root.scrollWidth, height: root.scrollHeight, font: page.getComputedStyle(root).fontFamily,
     requests: page.performance.getEntriesByType("resource").map((entry) => entry.name),
     pictures: pictures.length,
+    colours: [page.getComputedStyle(page.document.body).backgroundColor, page.getComputedStyle(page.document.body).color],
     opening: [...page.document.querySelectorAll(".opening > div")].filter(seen).map((div) => div.className),
     wide: pictures.filter((svg) => svg.getBoundingClientRect().right > page.innerWidth).length,
     cut: words.filter((word) => word.getBoundingClientRect().right > word.ownerSVGElement.getBoundingClientRect().right + 1)
@@ -533,10 +672,11 @@ window.onload = () => { document.title = JSON.stringify([...document.querySelect
 </script>"""
 
 
-def in_chromium(page: Path, folder: Path) -> tuple[list[dict], str]:
-    """What the page measures in a frame of 1280 pixels and one of 390, and what the browser's console says."""
+def in_chromium(folder: Path, *pages: tuple[str, int]) -> tuple[list[dict], str]:
+    """What each page measures in a frame of its width, and what the browser's console says."""
     frames = folder / "frames.html"
-    frames.write_text(FRAMES.replace("PAGE", page.name), encoding="utf-8")
+    frames.write_text(MEASURING.replace("FRAMES", "".join(
+        f'<iframe src="{name}" style="width: {width}px; height: 900px; border: 0"></iframe>' for name, width in pages)))
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-component-update", "--disable-background-networking", "--disable-sync", "--disable-dev-shm-usage",
@@ -551,22 +691,27 @@ def in_chromium(page: Path, folder: Path) -> tuple[list[dict], str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_a_browser_shows_it_from_disk_at_both_widths_without_a_request_or_an_error(page, tmp_path):
-    (tmp_path / "report.html").write_text(page, encoding="utf-8")
-    (wide, narrow), console = in_chromium(tmp_path / "report.html", tmp_path)
+def test_a_browser_shows_it_from_disk_at_both_widths_light_and_dark_without_a_request_or_an_error(page, tmp_path):
+    assert page.count("@media screen and (prefers-color-scheme: dark)") == 1
+    (tmp_path / "light.html").write_text(page, encoding="utf-8")
+    (tmp_path / "dark.html").write_text(page.replace("@media screen and (prefers-color-scheme: dark)", "@media screen"), "utf-8")
+    frames = [("light.html", 1280), ("light.html", 390), ("dark.html", 1280), ("dark.html", 390)]
+    measured, console = in_chromium(tmp_path, *frames)
     assert console == ""
-    assert (wide["width"], narrow["width"]) == (1280, 390)
-    assert (wide["opening"], narrow["opening"]) == (["wide"], ["narrow"])
-    for seen in (wide, narrow):
-        assert seen["scroll"] <= seen["width"] and seen["requests"] == [] and seen["wide"] == 0 and seen["cut"] == []
+    for (name, width), seen in zip(frames, measured, strict=True):
+        assert seen["width"] == width >= seen["scroll"]
+        assert seen["opening"] == ["wide" if width == 1280 else "narrow"]
+        assert seen["requests"] == [] and seen["wide"] == 0 and seen["cut"] == []
         assert seen["pictures"] == 1 + 2 + 3 + 1 + 4     # opening; curves, positions and lengths; heads
+        paper, ink = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in seen["colours"])
+        assert paper > 740 and ink < 100 if name == "light.html" else paper < 100 and ink > 650
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 def test_the_browser_test_sees_a_request_an_error_and_an_overflow(tmp_path):
     (tmp_path / "bad.html").write_text('<img src="http://nowhere.invalid/x.png"><p style="width: 900px">x</p>'
                                        "<script>nonsense()</script>")
-    (wide, narrow), console = in_chromium(tmp_path / "bad.html", tmp_path)
+    (wide, narrow), console = in_chromium(tmp_path, ("bad.html", 1280), ("bad.html", 390))
     assert narrow["scroll"] > narrow["width"] and wide["scroll"] <= wide["width"]
     assert wide["requests"] and "nonsense is not defined" in console
 
@@ -647,8 +792,3 @@ def table_rows(page: str) -> list[list[str]]:
 def only(name: str, results: dict) -> str:
     """The page of results that have one experiment."""
     return render_report({**results, "experiments": {name: results["experiments"][name]}})
-
-
-def leaders(name: str, results: dict) -> set[str]:
-    """The arms with a star in the summary table."""
-    return {row[0].removesuffix(" ★") for row in table_rows(only(name, results)) if row and row[0].endswith("★")}
