@@ -15,7 +15,7 @@ ARGS   ?=
 # A build of PyTorch for second opinions, for example:  make test ORACLE=torch     (tests that need it skip without it)
 ORACLE ?=
 
-.PHONY: compare test gradcheck lint clean
+.PHONY: compare test gradcheck mutants lint clean
 
 compare: $(VENV)/compare
 	@$(BIN)/baselines-np compare $(ARGS)
@@ -25,6 +25,9 @@ test: $(VENV)/test
 
 gradcheck: $(VENV)/compare
 	@$(BIN)/python -m transformer_np.gradcheck
+
+mutants: $(VENV)/test
+	@$(BIN)/python tests/mutants $(ARGS)
 
 lint: $(VENV)/test
 	@$(PIP) install "ruff>=0.6" "mypy>=1.11"
