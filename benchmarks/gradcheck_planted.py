@@ -49,11 +49,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Bug:
-    """name: what is wrong, in a few words.   kinds: of fault; a diagnosis must be one of them.   wrong: the pair with the bug.
+    """name: what is wrong, in a few words.   kind: of fault, one of the diagnoses must be it.   wrong: the pair with the bug.
     right: the same without it.   number: in the list of bugs found in public code."""
 
     name: str
-    kinds: tuple[str, ...]
+    kind: str
     wrong: Pair
     right: Pair
     number: int | None = None
@@ -336,69 +336,68 @@ def written(array: Array, value: Any) -> Array:
 
 # ---------------------------------------------------------------------------------------------------- the bugs
 
-ROW = ("missing row term",)
-FACTOR, TERM = ("constant factor",), ("wrong or missing term",)
+ROW, FACTOR = "missing row term", "constant factor"
 
 
 def found_in_public_code() -> Iterator[Bug]:
-    def bug(number: int, name: str, kinds: tuple[str, ...], right: Pair, wrong: Pair) -> Bug:
-        return Bug(name, kinds, wrong, right, number)
+    def bug(number: int, name: str, kind: str, right: Pair, wrong: Pair) -> Bug:
+        return Bug(name, kind, wrong, right, number)
 
     def norm(**wrong: Any) -> Pair:
         return backward(LAYER_NORM, layer_norm_variant(**wrong))
 
     yield bug(1, "softmax without the row term: d y", ROW, SOFTMAX, backward(SOFTMAX, lambda d, cache: d * cache.y))
-    yield bug(1, "softmax by its diagonal: d y (1 - y)", TERM, SOFTMAX,
+    yield bug(1, "softmax by its diagonal: d y (1 - y)", "diagonal only", SOFTMAX,
               backward(SOFTMAX, lambda d, cache: d * cache.y * (1 - cache.y)))
     yield bug(2, "softmax divided by the batch size", FACTOR, SOFTMAX, times(SOFTMAX, 1 / 2))
     yield bug(3, "layer norm without the mean term", ROW, LAYER_NORM, norm(mean=False))
     yield bug(3, "layer norm without the variance term", ROW, LAYER_NORM, norm(variance=False))
-    yield bug(4, "layer norm with the gain outside the reductions", TERM, LAYER_NORM, norm(gain_inside=False))
-    yield bug(5, "layer norm that forgets eps in backward", ("small error",), LAYER_NORM, norm(eps=0))
+    yield bug(4, "layer norm with the gain outside the reductions", "misplaced factor", LAYER_NORM, norm(gain_inside=False))
+    yield bug(5, "layer norm that forgets eps in backward", "small error", LAYER_NORM, norm(eps=0))
     yield bug(5, "layer norm with N - 1 for N = 2048", ROW, WIDE_LAYER_NORM,
               backward(WIDE_LAYER_NORM, lambda d, cache: layer_norm_variant(rows_minus=1)(d, cache)[0]))
     yield bug(6, "cross-entropy divided twice by the count", FACTOR, CROSS_ENTROPY, times(CROSS_ENTROPY, 1 / 5))
-    yield bug(6, "cross-entropy that finds the target by value, at a tie", TERM,
+    yield bug(6, "cross-entropy that finds the target by value, at a tie", "ties",
               CROSS_ENTROPY_TIES, backward(CROSS_ENTROPY_TIES, by_value))
     yield bug(7, "scores scaled by the model width", FACTOR, ATTENTION, scaled_scores(1 / math.sqrt(2)))
     yield bug(7, "scores scaled twice", FACTOR, ATTENTION, scaled_scores(1 / math.sqrt(5)))
-    yield bug(8, "heads split by a reshape without a transpose", ("transposed",), MERGE,
+    yield bug(8, "heads split by a reshape without a transpose", "transposed", MERGE,
               gradient(MERGE, lambda g, d, cache: d.reshape(g.shape)))
-    yield bug(9, "gradient of the values sent to the wrong side", ("all zero",), SELF_ATTENTION,
+    yield bug(9, "gradient of the values sent to the wrong side", "swapped", SELF_ATTENTION,
               backward(SELF_ATTENTION, lambda d, cache: (lambda q, k, v: (q + v, k, 0 * v))(*attention_backward(d, cache))))
-    yield bug(10, "attention dropout whose backward takes the weights before it", TERM,
+    yield bug(10, "attention dropout whose backward takes the weights before it", "leak",
               DROPPED_ATTENTION, gradient(DROPPED_ATTENTION, lambda g, d, cache: cache.weights.swapaxes(-1, -2) @ d, 2))
-    yield bug(11, "derivative of tanh-GELU for erf-GELU", TERM, GELU, backward(
+    yield bug(11, "derivative of tanh-GELU for erf-GELU", "wrong derivative", GELU, backward(
         GELU, lambda d, cache: gelu_tanh_backward(d, gelu_tanh_forward(cache.x)[1])))
-    yield bug(12, "d_table[ids] += d_y drops repeated ids", ("repeated index",), EMBEDDING, backward(
+    yield bug(12, "d_table[ids] += d_y drops repeated ids", "repeated index", EMBEDDING, backward(
         EMBEDDING, lambda d, cache: added_once(cache.ids, d, cache.vocab_size)))
-    yield bug(13, "tied weights counted once: the output is lost", ("use forgotten",), TIED, tied_bug(0))
-    yield bug(13, "tied weights counted once: the input is lost", TERM, TIED, tied_bug(1))
-    yield bug(14, "bias gradient summed over one axis, wrong shape", ("does not run",), LINEAR,
+    yield bug(13, "tied weights counted once: the output is lost", "use forgotten", TIED, tied_bug(0))
+    yield bug(13, "tied weights counted once: the input is lost", "use forgotten", TIED, tied_bug(1))
+    yield bug(14, "bias gradient summed over one axis, wrong shape", "wrong shape", LINEAR,
               gradient(LINEAR, lambda g, d, _: d.sum(axis=0), 2))
-    yield bug(14, "bias gradient summed over one axis, last row of the other", ("missing sum",), LINEAR,
+    yield bug(14, "bias gradient summed over one axis, last row of the other", "missing sum", LINEAR,
               gradient(LINEAR, lambda g, d, _: d.sum(axis=0)[-1], 2))
-    yield bug(15, "LSTM that does not carry d_h across steps", ("last row only",), LSTM,
+    yield bug(15, "LSTM that does not carry d_h across steps", "not carried across steps", LSTM,
               backward(LSTM, lstm_that_forgets("h")))
-    yield bug(15, "LSTM that does not carry d_c across steps", ("last row only",), LSTM,
+    yield bug(15, "LSTM that does not carry d_c across steps", "not carried across steps", LSTM,
               backward(LSTM, lstm_that_forgets("c")))
-    yield bug(15, "LSTM whose three gates share one gate's bias", TERM, LSTM,
+    yield bug(15, "LSTM whose three gates share one gate's bias", "swapped", LSTM,
               gradient(LSTM, shared_gate, 3))
-    yield bug(16, "convolution gradient one short, where the stride does not divide", ("shifted",), STRIDED,
+    yield bug(16, "convolution gradient one short, where the stride does not divide", "shifted", STRIDED,
               gradient(STRIDED, lambda g, *_: np.concatenate([0 * g[:, :1], g[:, :-1]], axis=1)))
-    yield bug(17, "padding 0 cut off as x[:, p:-p]", ("does not run",), CONVOLUTION,
+    yield bug(17, "padding 0 cut off as x[:, p:-p]", "wrong shape", CONVOLUTION,
               gradient(CONVOLUTION, lambda g, *_: g[:, 0:-0]))
-    yield bug(20, "blockwise softmax, NaN after a masked block", ("does not run",), MASKED_SOFTMAX,
+    yield bug(20, "blockwise softmax, NaN after a masked block", "not finite", MASKED_SOFTMAX,
               forward(MASKED_SOFTMAX, blockwise_softmax))
-    yield bug(21, "mask of reversed polarity", ("all zero",), MASKED_SOFTMAX,
+    yield bug(21, "mask of reversed polarity", "all zero", MASKED_SOFTMAX,
               backward(MASKED_SOFTMAX, causal_backward(~MASK)))
-    yield bug(22, "mean over micro-batches of unequal token counts", TERM,
+    yield bug(22, "mean over micro-batches of unequal token counts", "factor by row",
               BATCHES, backward(BATCHES, lambda d, parts: np.stack([cross_entropy_backward(d / 2, cache) for cache, _ in parts])))
 
 
 def made_up() -> Iterator[Bug]:
-    def bug(name: str, kinds: str, right: Pair, wrong: Pair) -> Bug:
-        return Bug(name, tuple(kinds.split(" | ")), wrong, right)
+    def bug(name: str, kind: str, right: Pair, wrong: Pair) -> Bug:
+        return Bug(name, kind, wrong, right)
 
     # sign
     yield bug("sign of the whole gradient", "sign", TANH, times(TANH, -1))
@@ -407,13 +406,13 @@ def made_up() -> Iterator[Bug]:
               backward(SOFTMAX, lambda d, cache: cache.y * (d + (d * cache.y).sum(-1, keepdims=True))))
     yield bug("absolute value of the gradient", "sign", LINEAR, gradient(LINEAR, lambda g, *_: np.abs(g)))
     # dropped and wrong terms
-    yield bug("residual path forgotten", "wrong or missing term", RESIDUAL, gradient(RESIDUAL, lambda g, d, _: g - d))
-    yield bug("residual path counted twice", "wrong or missing term", RESIDUAL, gradient(RESIDUAL, lambda g, d, _: g + d))
-    yield bug("half of the product rule", "wrong or missing term", PRODUCT,
+    yield bug("residual path forgotten", "residual path", RESIDUAL, gradient(RESIDUAL, lambda g, d, _: g - d))
+    yield bug("residual path counted twice", "residual path", RESIDUAL, gradient(RESIDUAL, lambda g, d, _: g + d))
+    yield bug("half of the product rule", "missing term", PRODUCT,
               gradient(PRODUCT, lambda g, d, cache: d * cache[0] * np.cos(cache[0])))
     yield bug("sigmoid without 1 - y", "missing factor", SIGMOID, backward(SIGMOID, lambda d, cache: d * cache.y))
     yield bug("tanh with 1 - y for 1 - y^2", "missing factor", TANH, backward(TANH, lambda d, cache: d * (1 - cache.y)))
-    yield bug("log-softmax without the row term", "missing row term | wrong or missing term", LOG_SOFTMAX,
+    yield bug("log-softmax without the row term", "missing row term", LOG_SOFTMAX,
               backward(LOG_SOFTMAX, lambda d, cache: 1 * d))
     yield bug("weight norm without the projection", "missing row term", WEIGHT_NORM,
               gradient(WEIGHT_NORM, lambda g, d, cache: cache.gain / cache.norm * d))
@@ -423,7 +422,7 @@ def made_up() -> Iterator[Bug]:
     yield bug("ReLU that looks at the sign of the cotangent", "not linear in the cotangent", RELU,
               backward(RELU, lambda d, cache: np.where(d > 0, d, 0)))
     yield bug("ReLU that lets everything through", "leak", RELU, backward(RELU, lambda d, cache: 1 * d))
-    yield bug("running sum not reversed", "wrong or missing term", RUNNING_SUM,
+    yield bug("running sum not reversed", "transposed", RUNNING_SUM,
               gradient(RUNNING_SUM, lambda g, d, _: d.cumsum(axis=-1)))
     # factors
     yield bug("factor 2 forgotten", "constant factor", SQUARES, backward(SQUARES, lambda d, cache: d * cache[0]))
@@ -440,7 +439,7 @@ def made_up() -> Iterator[Bug]:
     yield bug("weight gradient transposed", "transposed", SQUARE_LINEAR, gradient(SQUARE_LINEAR, lambda g, *_: g.T, 1))
     yield bug("weight gradient by a reshape for a transpose", "transposed", LINEAR,
               gradient(LINEAR, lambda g, *_: g.T.copy().reshape(g.shape), 1))
-    yield bug("multiplied by W where W^T is meant", "wrong or missing term", SQUARE_LINEAR,
+    yield bug("multiplied by W where W^T is meant", "transposed", SQUARE_LINEAR,
               gradient(SQUARE_LINEAR, lambda g, d, cache: d @ cache.weight.T.T))
     yield bug("gradients of queries and keys swapped", "swapped", SELF_ATTENTION, backward(
         SELF_ATTENTION, lambda d, cache: (lambda q, k, v: (k, q, v))(*attention_backward(d, cache))))
@@ -476,7 +475,7 @@ def made_up() -> Iterator[Bug]:
     yield bug("no mask in backward", "leak", MASKED_SQUARES, gradient(MASKED_SQUARES, lambda g, d, cache: 2 * d * cache[0]))
     # the cotangent
     yield bug("cotangent taken for ones", "cotangent not used", SQUARES, backward(SQUARES, lambda d, cache: 2 * cache[0]))
-    yield bug("gradient of the loss not used", "not linear in the cotangent", CROSS_ENTROPY,
+    yield bug("gradient of the loss not used", "cotangent not used", CROSS_ENTROPY,
               backward(CROSS_ENTROPY, lambda d, cache: cross_entropy_backward(np.ones_like(d), cache)))
     yield bug("gradient clipped at 1", "not linear in the cotangent", LINEAR, gradient(LINEAR, lambda g, *_: np.clip(g, -1, 1)))
     yield bug("weight decay in the gradient", "not zero for a zero cotangent", LINEAR,
@@ -486,7 +485,7 @@ def made_up() -> Iterator[Bug]:
     # nothing, or no number
     yield bug("all zero", "all zero", SOFTMAX, times(SOFTMAX, 0))
     yield bug("None for an argument that counts", "absent", LINEAR, gradient(LINEAR, lambda g, *_: None, 2))
-    yield bug("one gradient too few", "does not run", LINEAR, backward(LINEAR, lambda d, cache: linear_backward(d, cache)[:2]))
+    yield bug("one gradient too few", "wrong number", LINEAR, backward(LINEAR, lambda d, cache: linear_backward(d, cache)[:2]))
     yield bug("0 / 0 where an input is 0", "not finite", POWER, backward(
         POWER, lambda d, cache: 3 * d * np.divide(cache[0] ** 3, cache[0], out=np.full_like(d, np.nan), where=cache[0] != 0)))
     yield bug("overflow in backward at a large input", "warning", SATURATED, backward(

@@ -41,7 +41,7 @@ def attention_forward(q: Array, k: Array, v: Array, mask: Array | None = None, *
     """
     if q.ndim < 2 or k.ndim < 2 or q.shape[:-2] != k.shape[:-2] or q.shape[-1] != k.shape[-1]:
         raise ValueError(f"attention: q {list(q.shape)} and k {list(k.shape)} do not fit [..., T, E] and [..., S, E]")
-    if v.ndim != k.ndim or v.shape[:-1] != k.shape[:-1]:
+    if v.shape[:-1] != k.shape[:-1]:
         raise ValueError(f"attention: v {list(v.shape)} does not fit [..., S, E_v] beside k {list(k.shape)}")
     if not 0 <= dropout < 1:
         raise ValueError(f"attention: dropout {dropout}, expected 0 <= dropout < 1")

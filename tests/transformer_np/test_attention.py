@@ -359,6 +359,16 @@ def test_dropout_of_weights_keeps_the_mean_of_the_output():
     np.testing.assert_allclose(cache.weights.sum(axis=-1), 1)  # the cache has the weights before dropout
 
 
+def test_a_draw_of_exactly_the_probability_is_kept():
+    """Draws are multiples of 2^-53 in [0, 1), and just p of them are below p."""
+    class Always:
+        def random(self, shape):
+            return np.full(shape, 0.5)
+
+    q, k, v = np.ones((3, 2)), np.ones((4, 2)), np.ones((4, 2))
+    np.testing.assert_allclose(attention_forward(q, k, v, dropout=0.5, rng=Always())[0], 2)
+
+
 def test_dropout_needs_a_generator_and_a_probability():
     q, k, v, _, _ = draw(0, (2,), 3, 4)
     plain, _ = attention_forward(q, k, v)

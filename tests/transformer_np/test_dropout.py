@@ -30,6 +30,16 @@ def test_dropout_keeps_the_mean(p):
     assert (y == 0).mean() == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / n))
 
 
+def test_a_draw_of_exactly_p_is_kept():
+    """Draws are multiples of 2^-53 in [0, 1), and just p of them are below p."""
+    class Always:
+        def random(self, shape):
+            return np.full(shape, 0.5)
+
+    y, _ = dropout_forward(np.ones(3), 0.5, Always())
+    np.testing.assert_array_equal(y, 2)
+
+
 @given(seeds, probabilities)
 def test_backward_uses_the_mask_that_forward_drew(seed, p):
     rng = np.random.default_rng(seed)

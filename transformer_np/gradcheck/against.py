@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.diagnosis import Diagnosis
+from transformer_np.gradcheck.case import Diagnosis
 from transformer_np.gradcheck.discovery import PACKAGES, discover, subject_name
 from transformer_np.gradcheck.edges import SIZES, edges_of, equal_numbers
 from transformer_np.gradcheck.examples import Call, Example

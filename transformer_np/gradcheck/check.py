@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.diagnosis import Diagnosis
+from transformer_np.gradcheck.case import Diagnosis
 from transformer_np.gradcheck.exact import exact_of
 from transformer_np.gradcheck.foreign import Unsupported, is_foreign, to_numpy
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.measuring import METHODS
 from transformer_np.gradcheck.outputs import random_cotangents
 from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer, pair_of_vjp
-from transformer_np.gradcheck.properties import Property, kind_of_fault, properties_of
+from transformer_np.gradcheck.properties import CAUSES, COMPARISONS, Property, kind_of_fault, properties_of
 from transformer_np.gradcheck.report import Check, Report
 from transformer_np.gradcheck.rounding import Precision
 from transformer_np.gradcheck.trees import map_leaves
@@ -137,12 +137,18 @@ def _checks(rounded: Callable[[], Pair], settings: _Settings, inputs: Sequence[A
         exact = exact_of(pair, wide, _reference_pair(settings.reference, inputs, pair))
     except Fault as fault:
         question = f"{pair.called[0]} and {pair.called[1]} run"
-        diagnosis = Diagnosis("does not run", str(fault))
+        diagnosis = Diagnosis(fault.kind, str(fault))
         return [Check(question, False, str(fault), diagnosis=diagnosis)]
     checks = [] if exact.loss.pair is pair else [check_output(pair, exact, base, wide, precision, rng)]
     checks += check_values(pair, exact, base, wide, gradients, rng, settings.method, precision)
+    causes: list[str] = []
     for question, answer in properties_of(pair).items():
+        if causes and question in COMPARISONS:
+            checks.append(Check(question, True, f"not asked, since the answer to \"{causes[0]}\" is no: mend that first"))
+            continue
         checks.append(_ask(question, answer, rounded(), rng))
+        if question in CAUSES and not checks[-1].ok:
+            causes.append(question)
     return checks
 
 

@@ -7,10 +7,12 @@ what backward forgets can be told from them: the rows of a sum, all uses of a re
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
-from transformer_np.gradcheck.diagnosis import Case, Diagnosis, Jacobian, diagnose
+from transformer_np.gradcheck.case import Case, Diagnosis, Jacobian, integers_of
+from transformer_np.gradcheck.diagnosis import diagnose
 from transformer_np.gradcheck.golden import Answer, Golden
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.kernel import LeftOut
@@ -29,8 +31,9 @@ def what_is_wrong(golden: Golden, answer: Answer, given: Array, gradients: Gradi
     outputs = [(output.exact, cotangent) for output, cotangent in zip(golden.outputs, golden.cotangents, strict=True)]
     allowed = np.full(answer.exact.shape, answer.unit)  # not the bound: beside it a gradient in bfloat16 would look like nothing
     wrong = answer.judged & ~(np.abs(given - answer.exact) <= answer.allowed)
-    return diagnose(Case(name, given, answer.exact, answer.judged, wrong, allowed, golden.arguments[name], others, outputs,
-                         lambda: _jacobian(golden, golden.arguments[name].shape, gradients)))
+    return diagnose(Case(name, given, answer.exact, answer.judged, wrong, allowed, golden.arguments[name], others,
+                         integers_of(golden.inputs), outputs,
+                         cache(lambda: _jacobian(golden, golden.arguments[name].shape, gradients))))
 
 
 def _jacobian(golden: Golden, shape: tuple[int, ...], gradients: Gradients | None) -> Jacobian | None:
@@ -50,4 +53,5 @@ def _jacobian(golden: Golden, shape: tuple[int, ...], gradients: Gradients | Non
             right[row], given[row] = map(np.ravel, gradients(cotangents))
     except (Fault, LeftOut, ValueError):
         return None
-    return Jacobian(right, given, places, shapes, shape)
+    weights = np.concatenate([np.ravel(cotangent) for cotangent in golden.cotangents])
+    return Jacobian(right, given, weights, places, shapes, shape)

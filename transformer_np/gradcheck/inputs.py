@@ -18,7 +18,11 @@ from transformer_np.layer import Array, describe
 
 
 class Fault(Exception):
-    """A callable that is checked broke its contract. The message becomes a failed check."""
+    """A callable that is checked broke its contract. The message becomes a failed check, and `kind` its diagnosis."""
+
+    def __init__(self, message: str, kind: str = "does not run") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class Inputs:
@@ -104,7 +108,7 @@ def _flatten_gradients(returned: list[Any], nodes: list[Any], names: Sequence[st
             break
     else:
         raise Fault(f"{who} returned {len(returned)} gradients of inputs, expected {len(floating)}, "
-                    f"one for each floating input: {', '.join(names)}")
+                    f"one for each floating input: {', '.join(names)}", "wrong number")
     for gradient, node in zip(returned, places, strict=True):
         yield from _flatten_gradient(gradient, node, who)
 

@@ -34,7 +34,7 @@ class Loss:
         members = forward_pass(pair, pair.given).members
         self.shapes = [member.shape for member in members]
         if self.shapes != [cotangent.shape for cotangent in cotangents]:
-            raise Fault(f"{pair.called[0]} gives outputs of another shape when it is called again")
+            raise Fault(f"{pair.called[0]} gives outputs of another shape when it is called again", "wrong shape")
         everything = _flat(members)
         # an output that is infinite, such as the log-probability of a masked entry, does not move
         self._moving = np.isfinite(everything)

@@ -30,7 +30,7 @@ def floating_members(output: Any, dtype: np.dtype) -> tuple[Array, ...]:
             raise Fault(f"{name} is {describe(array)} for {dtype} inputs, expected real numbers: "
                         "give the real and the imaginary part as two outputs")
         if np.isnan(array).any():
-            raise Fault(f"{name} is NaN at {np.argwhere(np.isnan(array))[0].tolist()} for {dtype} inputs")
+            raise Fault(f"{name} is NaN at {np.argwhere(np.isnan(array))[0].tolist()} for {dtype} inputs", "not finite")
         found.append(array)
     if not found:
         raise Fault(f"the output is {phrase(output)} without a floating member: there is nothing to differentiate")

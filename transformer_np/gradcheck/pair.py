@@ -155,7 +155,8 @@ def backward_pass(pair: Pair, outcome: Outcome, cotangents: Sequence[Array], *,
     dtype = cotangents[0].dtype
     _, name = pair.called
     if len(cotangents) != len(outcome.members):
-        raise Fault(f"{pair.called[0]} gives {len(outcome.members)} floating outputs, and gave {len(cotangents)} before")
+        raise Fault(f"{pair.called[0]} gives {len(outcome.members)} floating outputs, and gave {len(cotangents)} before",
+                    "wrong number")
     d_output = arrange_cotangents(outcome.output, cotangents)
     gradients, caught = _call(name, dtype, pair.backward, d_output, outcome.cache)
     if warned is not None:
@@ -186,5 +187,6 @@ def _fitting(name: str, argument: Array, gradient: Any) -> Array | None:
     if array is None or not (np.issubdtype(array.dtype, np.number) or is_floating_dtype(array.dtype)):
         raise Fault(f"the gradient of {name} is {phrase(gradient)}, expected an array of numbers")
     if array.shape != argument.shape:
-        raise Fault(f"the gradient of {name} has shape {list(array.shape)}, expected {list(argument.shape)}")
+        raise Fault(f"the gradient of {name} has shape {list(array.shape)}, expected {list(argument.shape)}",
+                    "wrong shape")
     return array

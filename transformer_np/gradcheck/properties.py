@@ -5,9 +5,10 @@ A property raises `Fault` with a sentence where it does not hold.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -16,17 +17,22 @@ import numpy as np
 from transformer_np.gradcheck.foreign import Unsupported
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.layouts import LAYOUTS, c_order
-from transformer_np.gradcheck.measurement import spread
+from transformer_np.gradcheck.loss import Loss, Move
+from transformer_np.gradcheck.measurement import random_direction, spread
+from transformer_np.gradcheck.measuring import choose
 from transformer_np.gradcheck.noise import rounding_changes
 from transformer_np.gradcheck.outputs import random_cotangents
 from transformer_np.gradcheck.pair import Outcome, Pair, backward_pass, forward_pass
-from transformer_np.gradcheck.precision import Bounds, gradient_scales, relative_error
+from transformer_np.gradcheck.precision import UNCERTAIN, Bounds, gradient_scales, relative_error
 from transformer_np.gradcheck.rounding import Precision, eps_of
 from transformer_np.layer import Array, describe
 
 # An error with one of these words refuses what it was given, which is no fault: a layout, or a dtype.
 LAYOUT_WORDS = "contiguous|stride|layout"
 DTYPES = "float|double|dtype|precision"
+
+# Slopes at other inputs are other slopes if they differ by more, relative.
+SAME_SLOPE = 1e-5
 
 # In float32 the square of the square of such a number is still one.
 FAR = 1e9
@@ -115,8 +121,8 @@ def linear_in_the_cotangent(pair: Pair, rng: np.random.Generator) -> str:
     _, backward = pair.called
     base = forward_pass(pair, pair.given)
     first, second = (random_cotangents(base.members, rng, pair.dtype) for _ in range(2))
-    by_first = _backward(pair, base, first)
-    by_second = _backward(pair, base, second)
+    by_first = _copies(_backward(pair, base, first))
+    by_second = _copies(_backward(pair, base, second))
     both = [a + 2 * b for a, b in zip(first, second, strict=True)]
     by_both = _backward(pair, base, both)
     bounds = Bounds.of(Precision.of(pair.dtype.name))
@@ -216,10 +222,55 @@ def caches_stand_alone(pair: Pair, rng: np.random.Generator) -> str:
     return "two forwards, then two backwards in either order, give what each gives alone"
 
 
+def gradients_follow_the_inputs(pair: Pair, rng: np.random.Generator) -> str:
+    """A backward that keeps what it computed from the first inputs, for all of their shape, is right where it was measured, and
+    two of its caches never get into each other's way: to see it, one must measure at other inputs too.
+
+    It gives the same gradient at both, to the last bit. A function that is linear in an argument has such a gradient and is right
+    to; so it is asked only whether, along one direction, the slopes at the two differ, and the gradient is that of the first.
+    """
+    arguments, constants = _other_inputs(pair, rng)
+    here, there = forward_pass(pair, pair.given), forward_pass(pair, arguments, constants)
+    cotangents = random_cotangents(here.members, rng, pair.dtype)
+    if [member.shape for member in there.members] != [cotangent.shape for cotangent in cotangents]:
+        return "not asked: other inputs give outputs of another shape"
+    before, after = _copies(_backward(pair, here, cotangents)), _copies(_backward(pair, there, cotangents))
+    wide = [np.asarray(cotangent, np.float64) for cotangent in cotangents]
+    moved = tuple(np.asarray(argument, np.float64) for argument in arguments)
+    elsewhere = replace(pair, arguments=moved, constants=tuple(constants))
+    for which, (name, first, second) in enumerate(zip(pair.names, before, after, strict=True)):
+        if first is None or second is None or not first.any() or not np.array_equal(first, second):
+            continue
+        loss, other_loss = Loss(pair, wide), Loss(elsewhere, wide)
+        move = {which: random_direction(loss, which, rng)}
+        slope, at_most = _slope(loss, move, which, rng)
+        other_slope, other_at_most = _slope(other_loss, move, which, rng)
+        given = float((np.asarray(second, np.float64) * move[which]).sum())
+        if abs(slope - other_slope) > at_most + other_at_most and abs(given - other_slope) > other_at_most >= abs(given - slope):
+            raise Fault(f"at other inputs of the same shape, the gradient of {name} is the same to the last bit, where its slope "
+                        f"along a random direction goes from {slope:.9g} to {other_slope:.9g}: backward keeps something of "
+                        "earlier inputs")
+    return "no gradient is still that of earlier inputs"
+
+
+def _slope(loss: Loss, move: Move, which: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Of the loss along a move of one argument, and by how much it may be wrong."""
+    products, _ = choose(loss, "auto", rng)
+    change, error = products[which](loss, move)
+    rounding = max(SAME_SLOPE, math.sqrt(loss.eps))
+    return float(loss.weights @ change), UNCERTAIN * error + rounding * float(np.abs(loss.weights * change).sum())
+
+
 # What kind of fault it is when the answer is no.
 KINDS = {"nothing is written to": "mutated input", "no warning": "warning",
          "zero cotangent gives zero": "not zero for a zero cotangent", "linear in the cotangent": "not linear in the cotangent",
-         "memory layouts agree": "stride-dependent", "two calls agree": "nondeterministic", "caches stand alone": "stale cache"}
+         "memory layouts agree": "stride-dependent", "two calls agree": "nondeterministic", "caches stand alone": "stale cache",
+         "gradients follow the inputs": "stale cache"}
+
+# When one of these fails, those after it that compare one call with another would fail for the same reason.
+CAUSES = ("nothing is written to", "two calls agree")
+COMPARISONS = {"two calls agree", "zero cotangent gives zero", "linear in the cotangent", "memory layouts agree",
+               "caches stand alone", "gradients follow the inputs"}
 
 
 def kind_of_fault(question: str) -> str:
@@ -245,13 +296,14 @@ def properties_of(pair: Pair) -> dict[str, Property]:
     if profile == "float64":
         dtypes["float32 stays float32"] = float32_stays_float32
     return dtypes | {
-        "nothing is written to": nothing_is_written_to,
         "no warning": no_warning,
+        "nothing is written to": nothing_is_written_to,
+        "two calls agree": two_calls_agree,
         "zero cotangent gives zero": zero_cotangent_gives_zero,
         "linear in the cotangent": linear_in_the_cotangent,
         "memory layouts agree": memory_layouts_agree,
-        "two calls agree": two_calls_agree,
         "caches stand alone": caches_stand_alone,
+        "gradients follow the inputs": gradients_follow_the_inputs,
     }
 
 

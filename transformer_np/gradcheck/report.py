@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from transformer_np.gradcheck.diagnosis import Diagnosis
+from transformer_np.gradcheck.case import Diagnosis
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transformer_np.gradcheck.diagnosis import Diagnosis
+from transformer_np.gradcheck.case import Diagnosis
 from transformer_np.gradcheck.exact import NUM_REFERENCES, Exact, changes_by_rounding, moved_loss
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.measurement import random_direction

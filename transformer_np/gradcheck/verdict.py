@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
-from transformer_np.gradcheck.diagnosis import Case, Diagnosis, Jacobian, diagnose
+from transformer_np.gradcheck.case import Case, Diagnosis, Jacobian, integers_of
+from transformer_np.gradcheck.diagnosis import diagnose
 from transformer_np.gradcheck.exact import NUM_REFERENCES, moved_loss
 from transformer_np.gradcheck.inputs import Fault
 from transformer_np.gradcheck.kinks import is_between, one_sided
@@ -102,7 +104,7 @@ def _case(measuring: Measuring, which: int, everything: Sequence[Measurement], m
     outputs = [(np.asarray(member, np.float64), cotangent)
                for member, cotangent in zip(measuring.base.members, measuring.cotangents, strict=True)]
     return Case(names[which], measured.analytic, measured.numeric, measured.judged, wrong, allowed, arguments[which], others,
-                outputs, lambda: _jacobian(measuring, which))
+                integers_of(measuring.pair.constants), outputs, cache(lambda: _jacobian(measuring, which)))
 
 
 def _jacobian(measuring: Measuring, which: int) -> Jacobian | None:
@@ -125,7 +127,7 @@ def _jacobian(measuring: Measuring, which: int) -> Jacobian | None:
             given[row] = 0 if gradient is None else np.ravel(gradient)
     except Fault:
         return None
-    return Jacobian(measured, given, outputs, loss.shapes, shape)
+    return Jacobian(measured, given, loss.weights, outputs, loss.shapes, shape)
 
 
 def _errors(measured: Measurement, scale: float, bounds: Bounds) -> tuple[Array, Array]:

@@ -32,8 +32,9 @@ def test_a_right_pair_passes_every_check():
     assert report.name == "square_forward"
     assert report.worst < 1e-15
     assert [check.name for check in report.checks] == [
-        "gradient of x", "float64 stays float64", "float32 stays float32", "nothing is written to", "no warning",
-        "zero cotangent gives zero", "linear in the cotangent", "memory layouts agree", "two calls agree", "caches stand alone"]
+        "gradient of x", "float64 stays float64", "float32 stays float32", "no warning", "nothing is written to",
+        "two calls agree", "zero cotangent gives zero", "linear in the cotangent", "memory layouts agree", "caches stand alone",
+        "gradients follow the inputs"]
 
 
 def test_a_right_layer_passes_with_every_weight_by_its_dotted_name():

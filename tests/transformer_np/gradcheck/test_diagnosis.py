@@ -14,6 +14,9 @@ GAIN, BIAS, W = 1 + RNG.standard_normal(5), RNG.standard_normal(5), RNG.standard
 IDS = np.array([1, 3, 1, 0, 3, 3])
 CAUSAL = np.tril(np.ones((6, 6), bool))
 SCORES = RNG.standard_normal((6, 6))
+KEPT = RNG.random((6, 6)) < 0.6
+TIED = X[0].copy()
+TIED[1, 2] = TIED[1, 4]
 Q, K, V = RNG.standard_normal((6, 4)), RNG.standard_normal((6, 4)), RNG.standard_normal((6, 4))
 
 
@@ -57,6 +60,26 @@ def attend_vjp(mask, d_y, q, k, v):
     return d_scores @ k, d_scores.T @ q, (weights * mask).T @ d_y
 
 
+def normed_gain(x, gain):
+    return norm(x)[0] * gain
+
+
+def decaying(x):
+    """h_t = tanh(x_t + h_{t-1}) along the second axis, and the derivative of each step by its own input."""
+    h, steps = 0 * x[:, 0], []
+    for t in range(x.shape[1]):
+        h = np.tanh(x[:, t] + h)
+        steps.append(h)
+    y = np.stack(steps, axis=1)
+    return y, 1 - y * y
+
+
+def looked_up(d_rows, table, ids):
+    d_table = np.zeros_like(table)
+    np.add.at(d_table, ids, 2 * d_rows * table[ids])
+    return d_table
+
+
 def take(table, ids):
     return table[ids]
 
@@ -91,7 +114,8 @@ def norm(x):
 # argument, kind, words, function, vjp, inputs
 FAULTS = {
     "sign": ("x", "sign", "wrong everywhere", affine, changed(affine_vjp, 0, lambda g, *_: -g), [X, GAIN, BIAS]),
-    "twice": ("x", "constant factor", "which is 2, ", affine, changed(affine_vjp, 0, lambda g, *_: 2 * g), [X, GAIN, BIAS]),
+    "twice": ("x", "constant factor", "which is 2 (or 2, the size of axis 0 of x)", affine,
+              changed(affine_vjp, 0, lambda g, *_: 2 * g), [X, GAIN, BIAS]),
     "half": ("x", "constant factor", "1/2", np.square, lambda d, x: d * x, [X[0]]),
     "1/N": ("bias", "constant factor", "1 over 6, the number of rows", affine, changed(affine_vjp, 2, lambda g, *_: g / 6),
             [X, GAIN, BIAS]),
@@ -139,17 +163,43 @@ FAULTS = {
                       lambda d, x: layer_norm_variant(d, norm(x)[1], variance=False), [X]),
     "mask strict": ("k", "mask off by one", "index of axis 0 of the output = index of axis 0 of the argument +0", attend,
                     lambda d_y, *qkv: attend_vjp(np.tril(CAUSAL, -1), d_y, *qkv), [Q, K, V]),
-    "residual": ("x", "wrong or missing term", "1 times the cotangent is missing", lambda x: x + np.sin(x),
+    "residual": ("x", "residual path", "1 times the cotangent is missing", lambda x: x + np.sin(x),
                  lambda d, x: d * np.cos(x), [X]),
-    "product rule": ("x", "wrong or missing term", "missing", lambda x: x * np.sin(x), lambda d, x: d * x * np.cos(x), [X]),
+    "product rule": ("x", "missing term", "d y / x is missing", lambda x: x * np.sin(x), lambda d, x: d * x * np.cos(x), [X]),
     "float32": ("x", "low precision", "a number of float32", linear,
                 changed(linear_vjp, 0, lambda g, *_: g.astype(np.float32).astype(np.float64)), [X, W]),
-    "leak": ("x", "leak", "is a mask missing?", lambda x: np.where(CAUSAL, x * x, 0), lambda d, x: 2 * d * x, [SCORES]),
+    "leak": ("x", "leak", "is a mask missing", lambda x: np.where(CAUSAL, x * x, 0), lambda d, x: 2 * d * x, [SCORES]),
     "leak on a diagonal": ("x", "mask off by one", "is off by one", lambda x: np.where(CAUSAL, x * x, 0),
                            lambda d, x: 2 * d * x * np.tri(6, 6, 1), [SCORES]),
     "signs of some": ("x", "sign", "wrong at ", lambda x: x * np.where(x.real > 0, 1, -1), lambda d, x: d, [X]),
-    "tanh for erf": ("x", "wrong or missing term", "", lambda x: gelu_forward(x)[0],
+    "tanh for erf": ("x", "wrong derivative", "by another derivative", lambda x: gelu_forward(x)[0],
                      lambda d, x: gelu_tanh_backward(d, gelu_tanh_forward(x)[1]), [X]),
+    "clipped": ("x", "not linear in the cotangent", "a clip", linear,
+                changed(linear_vjp, 0, lambda g, *_: np.clip(g, -1, 1)), [X, W]),
+    "scan": ("x", "transposed", "does what forward does", lambda x: x.cumsum(-1), lambda d, x: d.cumsum(-1), [X]),
+    "diagonal": ("x", "diagonal only", "by its own element", lambda x: softmax_forward(x)[0],
+                 lambda d, x: d * softmax_forward(x)[0] * (1 - softmax_forward(x)[0]), [X]),
+    "gain outside": ("x", "misplaced factor", "gain multiplies after a sum", normed_gain,
+                     lambda d, x, gain: (layer_norm_variant(d, norm(x)[1]) * gain, (d * norm(x)[0]).sum((0, 1))), [X, GAIN]),
+    "gates exchanged": ("bias", "swapped", "axis 0 has 5 parts, and the gradient in them is that of the parts [1, 0, 2, 3, 4]",
+                        affine, changed(affine_vjp, 2, lambda g, *_: g[[1, 0, 2, 3, 4]]), [X, GAIN, BIAS]),
+    "not carried": ("x", "not carried across steps", "all that comes after", lambda x: decaying(x)[0],
+                    lambda d, x: d * decaying(x)[1], [X]),
+    "dropout": ("x", "leak", "2.5 times what is right", lambda x: 0.4 * KEPT @ x, lambda d, x: np.ones((6, 6)).T @ d, [SCORES]),
+    "ties": ("x", "ties", "only where the same number is elsewhere", np.square,
+             lambda d, x: np.where((x[:, :, None] == x[:, None]).sum(-1) > 1, 3, 2) * d * x, [TIED]),
+    "part of the range": ("x", "part of the range", "those above 0", np.square,
+                          lambda d, x: d * x * np.where(x > 0, 3, 2), [SCORES]),
+    "at zero": ("x", "at zero", "where the argument is 0", lambda x: np.sin(x) + 2 * x,
+                lambda d, x: d * (np.cos(x) + 2 + (x == 0)), [SCORES * (np.arange(6) > 1)]),
+    "rows looked up": ("table", "use forgotten", "what is looked up there", lambda table, ids: (table ** 3, table[ids] ** 2),
+                       lambda d, table, ids: (3 * table * table * d[0] + 1e-3 * looked_up(d[1], table, ids),), [SQUARE, IDS]),
+    "weighed by row": ("x", "factor by row", "0.5, 1.5 times", linear,
+                       changed(linear_vjp, 0, lambda g, *_: g * np.array([0.5, 1.5])[:, None, None]), [X, W]),
+    "last block": ("x", "last block", "from index 4 of axis 1 on", lambda x: x ** 2 + x.mean(-1, keepdims=True),
+                   lambda d, x: np.where(np.arange(6) < 4, 2 * d * x, d * x) + d.mean(-1, keepdims=True), [SCORES]),
+    "gradient of another added": ("q", "swapped", "the gradient of k is added to it", lambda q, k: q * np.sin(k),
+                                  lambda d, q, k: (d * (np.sin(k) + q * np.cos(k)), d * q * np.cos(k)), [Q, K]),
 }
 
 

@@ -228,6 +228,29 @@ def test_a_layer_that_keeps_its_cache():
     assert report.check("two calls agree").ok
 
 
+def remembering_by_shape(backward):
+    """A backward that keeps the first cache that it sees, for all of that shape."""
+    kept = {}
+    return lambda d_y, cache: backward(d_y, kept.setdefault((d_y.shape, d_y.dtype), cache))
+
+
+def test_a_cache_that_is_looked_up_by_shape():
+    """It is right where it is measured, repeats itself, and mixes up no two caches: all are the first."""
+    found = failures(forward, remembering_by_shape(backward))
+    assert list(found) == ["gradients follow the inputs"]
+    assert "the gradient of x is the same to the last bit" in found["gradients follow the inputs"]
+
+
+@pytest.mark.parametrize("function, vjp", [
+    (lambda x: 3 * x, lambda d_y, x: 3 * d_y), (np.abs, lambda d_y, x: d_y * np.sign(x)), (np.square, lambda d_y, x: 2 * d_y * x),
+    (lambda x: np.round(x), lambda d_y, x: 0 * d_y), (lambda x: np.where(x.real > 0, x, 0), lambda d_y, x: d_y * (x > 0)),
+], ids=["linear", "abs", "square", "steps", "relu"])
+@pytest.mark.parametrize("x", [X, np.round(2 * X) / 2, 0 * X, 1e-30 * X, 1e30 * X],
+                         ids=["as it is", "halves", "zero", "tiny", "huge"])
+def test_a_gradient_that_does_not_depend_on_the_inputs_is_no_fault(function, vjp, x):
+    assert check_vjp(function, vjp, [x]).check("gradients follow the inputs").ok
+
+
 def test_a_token_layer_that_keeps_its_cache():
     """Without floating inputs, the tokens of the second forward change places."""
     @dataclass(repr=False, eq=False)
@@ -292,3 +315,18 @@ def test_a_kernel_may_refuse_a_layout_with_an_error_that_names_it():
     assert report.ok, str(report)
     assert report.check("memory layouts agree").says == (
         "the same for inputs and cotangents in C order, read-only; left out: Fortran order, strided, reversed, stride 0")
+
+
+def test_what_a_failure_explains_is_not_asked_again():
+    """A gradient that is another at each call differs in every layout, and in every order of calls."""
+    noise = np.random.default_rng(0)
+
+    def noisy(d_y, x):
+        return (2 * x * d_y * (1 + 1e-3 * noise.standard_normal(x.shape))).astype(x.dtype)
+
+    found = check_vjp(square_plus_one, noisy, [X])
+    assert [check.name for check in found.checks if not check.ok and check.argument is None] == ["two calls agree"]
+    says = 'not asked, since the answer to "two calls agree" is no: mend that first'
+    assert [check.name for check in found.checks if check.says == says] == [
+        "zero cotangent gives zero", "linear in the cotangent", "memory layouts agree", "caches stand alone",
+        "gradients follow the inputs"]
