@@ -1,4 +1,5 @@
-"""Bugs found in public NumPy implementations, planted here one by one: the gradient check must reject each."""
+"""Why bugs that were found in public NumPy implementations stayed there: the inputs at which a check passes them. And other forms
+of them, which it must reject as well."""
 
 import numpy as np
 import pytest
@@ -26,19 +27,6 @@ def convolution_inputs(steps=9):
 def test_without_a_bug_nothing_is_rejected():
     check_gradients(lstm_forward, lstm_backward, lstm_inputs()).raise_if_failed()
     check_gradients(convolution_1d_forward, convolution_1d_backward, convolution_inputs()).raise_if_failed()
-
-
-@pytest.mark.parametrize("lost", ["d_h", "d_c"])
-def test_an_lstm_that_does_not_carry_a_gradient_across_steps_is_rejected(monkeypatch, lost):
-    def forgetful(d_output, cache):
-        d_projected, d_h, d_c, d_weight_h = lstm_step_backward(d_output, cache)
-        return d_projected, 0 * d_h if lost == "d_h" else d_h, 0 * d_c if lost == "d_c" else d_c, d_weight_h
-
-    monkeypatch.setattr(baselines_np.lstm, "lstm_step_backward", forgetful)
-    report = check_gradients(lstm_forward, lstm_backward, lstm_inputs())
-    assert not report.ok
-    for name in ("x", "weight_x", "weight_h", "bias"):
-        assert not report.check(f"gradient of {name}").ok
 
 
 def test_a_bug_in_carrying_shows_only_with_more_than_one_step(monkeypatch):

@@ -1,21 +1,13 @@
 """The published table of planted bugs: every one is found, is called what it is, and the table says so."""
 
-import sys
-from pathlib import Path
-
+import gradcheck_detection as detection
 import pytest
+from gradcheck_planted import wrong_forwards
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import gradcheck_detection as detection  # noqa: E402
-from gradcheck_planted import wrong_forwards  # noqa: E402
-
-from transformer_np.gradcheck import check_against  # noqa: E402
+from transformer_np.gradcheck import check_against
 
 PUBLISHED = detection.TABLE.read_text().splitlines()
 BUGS = {bug.name: bug for bug in detection.bugs()}
-
 
 
 @pytest.mark.parametrize("name", BUGS)
