@@ -9,6 +9,14 @@
 
     python -m transformer_np.gradcheck                      every pair and layer of this project
 
+Inside, each folder stands on those above it:
+
+    calling/      a pair as it is called: inputs, outputs, other libraries' arrays, precisions, memory layouts
+    measuring/    a gradient from forward alone: complex step, differences, adjoint identity, Taylor; rounding and kinks
+    diagnosis/    the kind of fault
+    judging/      verdicts on the numbers, and on what else a pair must keep
+    kernels/      golden numbers of our pairs, and someone's kernel beside them
+
 A name is imported when it is first asked for: pytest imports this package at every start, for its fixture, whether or not a test
 checks a gradient.
 """

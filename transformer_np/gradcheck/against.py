@@ -4,7 +4,7 @@
 
 Every pair of the project is such a reference, with the calls that its examples make: masks with empty rows, NaN behind a mask,
 ignored labels, repeated ids. To these come the edges that any call has: sizes of 0 and 1, extreme and equal numbers, and inputs
-that lie in memory in other ways. `golden.py` says how far off a kernel may be.
+that lie in memory in other ways. `kernels/golden.py` says how far off a kernel may be.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.case import Diagnosis
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.layouts import LAYOUTS, c_order
+from transformer_np.gradcheck.calling.outputs import random_cotangents
+from transformer_np.gradcheck.calling.rounding import Precision
+from transformer_np.gradcheck.diagnosis.case import Diagnosis
 from transformer_np.gradcheck.discovery import PACKAGES, discover, subject_name
-from transformer_np.gradcheck.edges import SIZES, edges_of, equal_numbers
 from transformer_np.gradcheck.examples import Call, Example
-from transformer_np.gradcheck.explain import what_is_wrong
-from transformer_np.gradcheck.golden import BOUND, Answer, Golden, Verdict, work_out
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.kernel import Kernel, Layout, LeftOut, run_kernel
-from transformer_np.gradcheck.layouts import LAYOUTS, c_order
-from transformer_np.gradcheck.outputs import random_cotangents
+from transformer_np.gradcheck.kernels.edges import SIZES, edges_of, equal_numbers
+from transformer_np.gradcheck.kernels.explain import what_is_wrong
+from transformer_np.gradcheck.kernels.golden import BOUND, Answer, Golden, Verdict, work_out
+from transformer_np.gradcheck.kernels.kernel import Kernel, Layout, LeftOut, run_kernel
 from transformer_np.gradcheck.report import Check, Report
-from transformer_np.gradcheck.rounding import Precision
 from transformer_np.layer import Array
 
 Draw = Callable[..., tuple[Array, ...]]

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.case import Diagnosis
-from transformer_np.gradcheck.exact import exact_of
-from transformer_np.gradcheck.foreign import Unsupported, is_foreign, to_numpy
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.measuring import METHODS
-from transformer_np.gradcheck.outputs import random_cotangents
-from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer, pair_of_vjp
-from transformer_np.gradcheck.properties import CAUSES, COMPARISONS, Property, kind_of_fault, properties_of
+from transformer_np.gradcheck.calling.foreign import Unsupported, is_foreign, to_numpy
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.outputs import random_cotangents
+from transformer_np.gradcheck.calling.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer, pair_of_vjp
+from transformer_np.gradcheck.calling.rounding import Precision
+from transformer_np.gradcheck.calling.trees import map_leaves
+from transformer_np.gradcheck.diagnosis.case import Diagnosis
+from transformer_np.gradcheck.judging.properties import CAUSES, COMPARISONS, Property, kind_of_fault, properties_of
+from transformer_np.gradcheck.judging.values import check_output, check_values
+from transformer_np.gradcheck.measuring.exact import exact_of
+from transformer_np.gradcheck.measuring.methods import METHODS
 from transformer_np.gradcheck.report import Check, Report
-from transformer_np.gradcheck.rounding import Precision
-from transformer_np.gradcheck.trees import map_leaves
-from transformer_np.gradcheck.values import check_output, check_values
 from transformer_np.layer import Layer, describe
 
 

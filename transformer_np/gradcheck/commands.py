@@ -23,9 +23,9 @@ import numpy as np
 from transformer_np.command import whole_number
 from transformer_np.errors import InputError
 from transformer_np.gradcheck.against import check_against
+from transformer_np.gradcheck.calling.rounding import PROFILES
 from transformer_np.gradcheck.check import check_gradients, check_vjp
 from transformer_np.gradcheck.report import Report
-from transformer_np.gradcheck.rounding import PROFILES
 from transformer_np.gradcheck.vectors import check_vectors, export_vectors
 
 CHECK = """Check a forward and a backward pass that are written in a Python file. With --against, hold them against the pair of

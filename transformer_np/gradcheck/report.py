@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from transformer_np.gradcheck.case import Diagnosis
+from transformer_np.gradcheck.diagnosis.case import Diagnosis
 
 
 @dataclass(frozen=True)

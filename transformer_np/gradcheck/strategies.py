@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from transformer_np.errors import InputError
-from transformer_np.gradcheck.layouts import LAYOUTS
+from transformer_np.gradcheck.calling.layouts import LAYOUTS
 from transformer_np.layer import Array
 from transformer_np.masks import causal_mask, padding_mask
 

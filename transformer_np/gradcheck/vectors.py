@@ -39,13 +39,13 @@ from transformer_np import __version__
 from transformer_np.errors import InputError
 from transformer_np.files import write_whole
 from transformer_np.gradcheck.against import find_reference, references
-from transformer_np.gradcheck.edges import SIZES, edges_of
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.rounding import Precision
+from transformer_np.gradcheck.calling.trees import leaves
 from transformer_np.gradcheck.examples import Call, Example
-from transformer_np.gradcheck.golden import BOUND, Answer, Golden, work_out
-from transformer_np.gradcheck.inputs import Fault
+from transformer_np.gradcheck.kernels.edges import SIZES, edges_of
+from transformer_np.gradcheck.kernels.golden import BOUND, Answer, Golden, work_out
 from transformer_np.gradcheck.report import Check, Report
-from transformer_np.gradcheck.rounding import Precision
-from transformer_np.gradcheck.trees import leaves
 from transformer_np.layer import Array, read_arrays
 
 SCHEMA = 1

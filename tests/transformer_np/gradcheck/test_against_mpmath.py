@@ -5,11 +5,11 @@ import pytest
 
 from transformer_np.activations import gelu_forward
 from transformer_np.attention import attention_forward
-from transformer_np.gradcheck.complex_step import complex_step
-from transformer_np.gradcheck.differences import differences
-from transformer_np.gradcheck.loss import Loss
-from transformer_np.gradcheck.measurement import measure_elements
-from transformer_np.gradcheck.pair import pair_of_vjp
+from transformer_np.gradcheck.calling.pair import pair_of_vjp
+from transformer_np.gradcheck.measuring.complex_step import complex_step
+from transformer_np.gradcheck.measuring.differences import differences
+from transformer_np.gradcheck.measuring.loss import Loss
+from transformer_np.gradcheck.measuring.measurement import measure_elements
 from transformer_np.normalization import layer_norm_forward
 from transformer_np.softmax import softmax_forward
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from transformer_np.attention import MultiHeadAttention
-from transformer_np.gradcheck import check_gradients, check_layer, measuring, random_mask, with_random_weights
+from transformer_np.gradcheck import check_gradients, check_layer, random_mask, with_random_weights
+from transformer_np.gradcheck.measuring import methods
 from transformer_np.layer import Layer
 from transformer_np.linear import Linear, linear_backward, linear_forward
 from transformer_np.normalization import layer_norm_backward, layer_norm_forward
@@ -167,7 +168,7 @@ def test_the_worst_element_is_named_with_both_numbers():
 @pytest.mark.parametrize("relative", [1e-3, 1e-6, 1e-9])
 def test_a_small_relative_error_is_found_in_large_arrays_too(monkeypatch, relative):
     """Above a size each argument is measured along random directions, and the report says so."""
-    monkeypatch.setitem(measuring.MAX_ELEMENTS, measuring.complex_step, 10)
+    monkeypatch.setitem(methods.MAX_ELEMENTS, methods.complex_step, 10)
     right = check_gradients(square_forward, square_backward, [X]).check("gradient of x")
     assert right.ok and "8 random directions" in right.says
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from transformer_np.activations import gelu_forward, gelu_tanh_backward, gelu_tanh_forward
-from transformer_np.gradcheck import check_vjp, measuring
+from transformer_np.gradcheck import check_vjp
+from transformer_np.gradcheck.measuring import methods
 from transformer_np.softmax import softmax_forward
 
 RNG = np.random.default_rng(5)
@@ -213,7 +214,7 @@ def test_a_fault_is_named(argument, kind, words, function, vjp, inputs):
 
 @pytest.mark.parametrize("fault", ["sign", "1/N", "transposed", "zero", "missing gain", "repeated index"])
 def test_a_fault_is_named_in_a_large_array_too(monkeypatch, fault):
-    monkeypatch.setitem(measuring.MAX_ELEMENTS, measuring.complex_step, 1)
+    monkeypatch.setitem(methods.MAX_ELEMENTS, methods.complex_step, 1)
     argument, kind, _, function, vjp, inputs = FAULTS[fault]
     failed = check_vjp(function, vjp, inputs).check(f"gradient of {argument}")
     assert "along 8 random directions" in failed.method

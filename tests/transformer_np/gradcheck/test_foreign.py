@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from transformer_np.gradcheck import check_gradients, check_vjp
-from transformer_np.gradcheck.foreign import Unsupported, like, to_numpy
+from transformer_np.gradcheck.calling.foreign import Unsupported, like, to_numpy
 
 torch = pytest.importorskip("torch")
 RNG = np.random.default_rng(5)

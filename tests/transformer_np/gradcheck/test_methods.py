@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from transformer_np.attention import attention_backward, attention_forward
-from transformer_np.gradcheck import check_gradients, check_vjp, measuring
-from transformer_np.gradcheck.differences import differences
-from transformer_np.gradcheck.loss import Loss
-from transformer_np.gradcheck.pair import pair_of_vjp
+from transformer_np.gradcheck import check_gradients, check_vjp
+from transformer_np.gradcheck.calling.pair import pair_of_vjp
+from transformer_np.gradcheck.measuring import methods
+from transformer_np.gradcheck.measuring.differences import differences
+from transformer_np.gradcheck.measuring.loss import Loss
 from transformer_np.normalization import layer_norm_backward, layer_norm_forward
 from transformer_np.softmax import softmax_backward, softmax_forward
 
@@ -114,7 +115,7 @@ def test_only_the_argument_whose_imaginary_part_is_dropped_is_measured_by_differ
 
 @pytest.mark.parametrize("relative", [1e-3, 1e-6])
 def test_large_arrays_are_measured_along_directions_by_differences_too(monkeypatch, relative):
-    monkeypatch.setitem(measuring.MAX_ELEMENTS, differences, 10)
+    monkeypatch.setitem(methods.MAX_ELEMENTS, differences, 10)
     report = check_vjp(cast, lambda d_y, x: 2 * x * d_y, [X])
     assert report.ok, str(report)
     assert "along 8 random directions" in report.check("gradient of x").method

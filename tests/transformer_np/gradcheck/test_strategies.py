@@ -10,7 +10,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from transformer_np.gradcheck import strategies as draw
-from transformer_np.gradcheck.layouts import LAYOUTS
+from transformer_np.gradcheck.calling.layouts import LAYOUTS
 
 FEW = settings(max_examples=200, database=None, derandomize=True, phases=[Phase.generate])  # the first will do, not the simplest
 TINY = np.finfo(np.float64).tiny

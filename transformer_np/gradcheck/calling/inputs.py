@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.foreign import is_floating, like, to_numpy
-from transformer_np.gradcheck.trees import leaves, map_leaves, members
+from transformer_np.gradcheck.calling.foreign import is_floating, like, to_numpy
+from transformer_np.gradcheck.calling.trees import leaves, map_leaves, members
 from transformer_np.layer import Array, describe
 
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transformer_np.gradcheck.loss import Loss, Product
-from transformer_np.gradcheck.measurement import Measurement, random_direction
+from transformer_np.gradcheck.measuring.loss import Loss, Product
+from transformer_np.gradcheck.measuring.measurement import Measurement, random_direction
 from transformer_np.layer import Array
 
 NUM_COTANGENTS = 4

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from transformer_np.gradcheck.loss import Loss, Move
+from transformer_np.gradcheck.measuring.loss import Loss, Move
 from transformer_np.layer import Array
 
 STEP = 1e-100

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.foreign import Unsupported
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.pair import Pair, backward_pass, forward_pass
-from transformer_np.gradcheck.trees import map_leaves
+from transformer_np.gradcheck.calling.foreign import Unsupported
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.pair import Pair, backward_pass, forward_pass
+from transformer_np.gradcheck.calling.trees import map_leaves
 from transformer_np.layer import Array
 
 NUM_MOVES = 4

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from transformer_np.gradcheck.foreign import Unsupported
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.pair import Pair, forward_pass
-from transformer_np.gradcheck.rounding import eps_of
+from transformer_np.gradcheck.calling.foreign import Unsupported
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.pair import Pair, forward_pass
+from transformer_np.gradcheck.calling.rounding import eps_of
 from transformer_np.layer import Array
 
 COMPLEX = {"float64": "complex128", "float32": "complex64"}

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transformer_np.gradcheck.case import Diagnosis
-from transformer_np.gradcheck.exact import NUM_REFERENCES, Exact, changes_by_rounding, moved_loss
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.measurement import random_direction
-from transformer_np.gradcheck.measuring import Measuring, choose, measure_adjoints, measure_all, with_moved_references
-from transformer_np.gradcheck.pair import Outcome, Pair
-from transformer_np.gradcheck.precision import NOTHING, UNCERTAIN, Bounds, gradient_scales, relative_error
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.pair import Outcome, Pair
+from transformer_np.gradcheck.calling.rounding import Precision
+from transformer_np.gradcheck.diagnosis.case import Diagnosis
+from transformer_np.gradcheck.judging.verdict import verdict
+from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, Exact, changes_by_rounding, moved_loss
+from transformer_np.gradcheck.measuring.measurement import random_direction
+from transformer_np.gradcheck.measuring.methods import Measuring, choose, measure_adjoints, measure_all, with_moved_references
+from transformer_np.gradcheck.measuring.precision import NOTHING, UNCERTAIN, Bounds, gradient_scales, relative_error
+from transformer_np.gradcheck.measuring.taylor import taylor_slope
 from transformer_np.gradcheck.report import Check
-from transformer_np.gradcheck.rounding import Precision
-from transformer_np.gradcheck.taylor import taylor_slope
-from transformer_np.gradcheck.verdict import verdict
 from transformer_np.layer import Array
 
 SMALLEST_SLOPE = 1.9        # of a Taylor remainder,

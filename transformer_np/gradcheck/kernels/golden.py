@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from transformer_np.gradcheck.calling.inputs import Inputs
+from transformer_np.gradcheck.calling.outputs import random_cotangents
+from transformer_np.gradcheck.calling.pair import Outcome, Pair, backward_pass, forward_pass, pair_of_functions
+from transformer_np.gradcheck.calling.rounding import Precision, narrow, widen
 from transformer_np.gradcheck.examples import Call
-from transformer_np.gradcheck.inputs import Inputs
-from transformer_np.gradcheck.noise import NUM_MOVES, moved
-from transformer_np.gradcheck.outputs import random_cotangents
-from transformer_np.gradcheck.pair import Outcome, Pair, backward_pass, forward_pass, pair_of_functions
-from transformer_np.gradcheck.rounding import Precision, narrow, widen
+from transformer_np.gradcheck.measuring.noise import NUM_MOVES, moved
 from transformer_np.layer import Array
 
 BOUND = 8.0

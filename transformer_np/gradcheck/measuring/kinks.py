@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.loss import Loss, Move
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.measuring.loss import Loss, Move
 from transformer_np.layer import Array
 
 STEP = 2.0 ** -14            # of the size of the number that moves; a second step is

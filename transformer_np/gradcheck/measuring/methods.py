@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from transformer_np.gradcheck.adjoint import NUM_COTANGENTS, measure_adjoint
-from transformer_np.gradcheck.complex_step import complex_step
-from transformer_np.gradcheck.differences import differences
-from transformer_np.gradcheck.exact import NUM_REFERENCES, Exact, moved_loss
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.kinks import is_between, one_sided
-from transformer_np.gradcheck.loss import Loss, Product
-from transformer_np.gradcheck.measurement import Measurement, measure_directions, measure_elements, random_direction
-from transformer_np.gradcheck.outputs import random_cotangents
-from transformer_np.gradcheck.pair import Outcome, Pair, backward_pass
-from transformer_np.gradcheck.precision import UNCERTAIN
-from transformer_np.gradcheck.rounding import Precision
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.outputs import random_cotangents
+from transformer_np.gradcheck.calling.pair import Outcome, Pair, backward_pass
+from transformer_np.gradcheck.calling.rounding import Precision
+from transformer_np.gradcheck.measuring.adjoint import NUM_COTANGENTS, measure_adjoint
+from transformer_np.gradcheck.measuring.complex_step import complex_step
+from transformer_np.gradcheck.measuring.differences import differences
+from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, Exact, moved_loss
+from transformer_np.gradcheck.measuring.kinks import is_between, one_sided
+from transformer_np.gradcheck.measuring.loss import Loss, Product
+from transformer_np.gradcheck.measuring.measurement import Measurement, measure_directions, measure_elements, random_direction
+from transformer_np.gradcheck.measuring.precision import UNCERTAIN
 from transformer_np.layer import Array
 
 METHODS = ("auto", "complex_step", "differences", "adjoint", "taylor")

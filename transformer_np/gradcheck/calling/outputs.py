@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.foreign import is_foreign, is_inexact, like, to_numpy
-from transformer_np.gradcheck.inputs import Fault, phrase
-from transformer_np.gradcheck.trees import leaves, members, with_members
+from transformer_np.gradcheck.calling.foreign import is_foreign, is_inexact, like, to_numpy
+from transformer_np.gradcheck.calling.inputs import Fault, phrase
+from transformer_np.gradcheck.calling.trees import leaves, members, with_members
 from transformer_np.layer import Array, describe
 
 

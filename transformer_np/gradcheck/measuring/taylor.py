@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from transformer_np.gradcheck.loss import Loss
+from transformer_np.gradcheck.measuring.loss import Loss
 from transformer_np.layer import Array
 
 FIRST_STEP = 1 / 8

@@ -8,23 +8,23 @@ from functools import cache
 
 import numpy as np
 
-from transformer_np.gradcheck.case import Case, Diagnosis, Jacobian, integers_of
-from transformer_np.gradcheck.diagnosis import diagnose
-from transformer_np.gradcheck.exact import NUM_REFERENCES, moved_loss
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.kinks import is_between, one_sided
-from transformer_np.gradcheck.measurement import (
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.pair import backward_pass
+from transformer_np.gradcheck.calling.rounding import Precision
+from transformer_np.gradcheck.diagnosis.case import Case, Diagnosis, Jacobian, integers_of
+from transformer_np.gradcheck.diagnosis.diagnose import diagnose
+from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, moved_loss
+from transformer_np.gradcheck.measuring.kinks import is_between, one_sided
+from transformer_np.gradcheck.measuring.measurement import (
     NUM_DIRECTIONS,
     Measurement,
     measure_directions,
     measure_elements,
     random_direction,
 )
-from transformer_np.gradcheck.measuring import Measuring, sample, way_of
-from transformer_np.gradcheck.pair import backward_pass
-from transformer_np.gradcheck.precision import UNCERTAIN, Bounds, relative_error
+from transformer_np.gradcheck.measuring.methods import Measuring, sample, way_of
+from transformer_np.gradcheck.measuring.precision import UNCERTAIN, Bounds, relative_error
 from transformer_np.gradcheck.report import Check, Element
-from transformer_np.gradcheck.rounding import Precision
 from transformer_np.layer import Array
 
 MAX_KINKS = 0.5             # the part of the elements of an argument that may be excused

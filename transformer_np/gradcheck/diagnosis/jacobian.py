@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from transformer_np.gradcheck.case import LEFT, Case, Diagnosis, Jacobian, arrangements, broadcasts
+from transformer_np.gradcheck.diagnosis.case import LEFT, Case, Diagnosis, Jacobian, arrangements, broadcasts
 
 
 def told_by_outputs(case: Case) -> Diagnosis | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.trees import leaves
+from transformer_np.gradcheck.calling.trees import leaves
 from transformer_np.layer import Array
 
 LEFT = 1e-3                 # a diagnosis may leave so much of the error

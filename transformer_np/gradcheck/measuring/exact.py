@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from transformer_np.gradcheck.foreign import Unsupported
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.loss import Loss
-from transformer_np.gradcheck.noise import moved, rounding_changes
-from transformer_np.gradcheck.pair import FLOAT64, Pair, backward_pass, forward_pass
-from transformer_np.gradcheck.rounding import eps_of
+from transformer_np.gradcheck.calling.foreign import Unsupported
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.pair import FLOAT64, Pair, backward_pass, forward_pass
+from transformer_np.gradcheck.calling.rounding import eps_of
+from transformer_np.gradcheck.measuring.loss import Loss
+from transformer_np.gradcheck.measuring.noise import moved, rounding_changes
 from transformer_np.layer import Array
 
 NUM_REFERENCES = 2      # times that a reference is measured again, with everything moved by a rounding error

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.loss import Loss, Move
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.measuring.loss import Loss, Move
 from transformer_np.layer import Array
 
 FIRST_STEP = 1 / 8

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.foreign import Unsupported
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.layouts import LAYOUTS, c_order
-from transformer_np.gradcheck.loss import Loss, Move
-from transformer_np.gradcheck.measurement import random_direction, spread
-from transformer_np.gradcheck.measuring import choose
-from transformer_np.gradcheck.noise import rounding_changes
-from transformer_np.gradcheck.outputs import random_cotangents
-from transformer_np.gradcheck.pair import Outcome, Pair, backward_pass, forward_pass
-from transformer_np.gradcheck.precision import UNCERTAIN, Bounds, gradient_scales, relative_error
-from transformer_np.gradcheck.rounding import Precision, eps_of
+from transformer_np.gradcheck.calling.foreign import Unsupported
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.layouts import LAYOUTS, c_order
+from transformer_np.gradcheck.calling.outputs import random_cotangents
+from transformer_np.gradcheck.calling.pair import Outcome, Pair, backward_pass, forward_pass
+from transformer_np.gradcheck.calling.rounding import Precision, eps_of
+from transformer_np.gradcheck.measuring.loss import Loss, Move
+from transformer_np.gradcheck.measuring.measurement import random_direction, spread
+from transformer_np.gradcheck.measuring.methods import choose
+from transformer_np.gradcheck.measuring.noise import rounding_changes
+from transformer_np.gradcheck.measuring.precision import UNCERTAIN, Bounds, gradient_scales, relative_error
 from transformer_np.layer import Array, describe
 
 # An error with one of these words refuses what it was given, which is no fault: a layout, or a dtype.

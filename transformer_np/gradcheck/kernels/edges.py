@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from transformer_np.gradcheck.calling.inputs import Inputs
+from transformer_np.gradcheck.calling.rounding import Precision
 from transformer_np.gradcheck.examples import Call
-from transformer_np.gradcheck.inputs import Inputs
-from transformer_np.gradcheck.rounding import Precision
 from transformer_np.layer import Array
 
 SIZES = ("a size of 0", "a size of 1")       # the kinds of edge that are a part of the call

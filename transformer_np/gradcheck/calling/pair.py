@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.foreign import Unsupported, is_floating_dtype, to_numpy
-from transformer_np.gradcheck.inputs import Fault, Inputs, phrase
-from transformer_np.gradcheck.outputs import arrange_cotangents, floating_members
+from transformer_np.gradcheck.calling.foreign import Unsupported, is_floating_dtype, to_numpy
+from transformer_np.gradcheck.calling.inputs import Fault, Inputs, phrase
+from transformer_np.gradcheck.calling.outputs import arrange_cotangents, floating_members
 from transformer_np.layer import Array, Layer, describe, named_arrays, with_arrays
 
 FLOAT64 = np.dtype(np.float64)

@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from transformer_np.gradcheck.case import Case, Diagnosis, arrangements, broadcasts
-from transformer_np.gradcheck.jacobian import other_derivative, told_by_outputs
+from transformer_np.gradcheck.diagnosis.case import Case, Diagnosis, arrangements, broadcasts
+from transformer_np.gradcheck.diagnosis.jacobian import other_derivative, told_by_outputs
 from transformer_np.layer import Array
 
 MAX_PARTS = 8               # an axis may hold the parts of so many gates

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transformer_np.gradcheck.measurement import Measurement
-from transformer_np.gradcheck.rounding import Precision
+from transformer_np.gradcheck.calling.rounding import Precision
+from transformer_np.gradcheck.measuring.measurement import Measurement
 from transformer_np.layer import Array
 
 EPS = float(np.finfo(np.float64).eps)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transformer_np.gradcheck.loss import Loss, Product
+from transformer_np.gradcheck.measuring.loss import Loss, Product
 from transformer_np.layer import Array
 
 NUM_DIRECTIONS = 8

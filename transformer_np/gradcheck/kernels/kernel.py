@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from transformer_np.gradcheck.calling.foreign import is_foreign, to_numpy
+from transformer_np.gradcheck.calling.inputs import Fault, Inputs, phrase
+from transformer_np.gradcheck.calling.layouts import c_order
+from transformer_np.gradcheck.calling.outputs import arrange_cotangents
+from transformer_np.gradcheck.calling.rounding import Precision, narrow, widen
 from transformer_np.gradcheck.examples import Call
-from transformer_np.gradcheck.foreign import is_foreign, to_numpy
-from transformer_np.gradcheck.golden import Golden
-from transformer_np.gradcheck.inputs import Fault, Inputs, phrase
-from transformer_np.gradcheck.layouts import c_order
-from transformer_np.gradcheck.outputs import arrange_cotangents
-from transformer_np.gradcheck.rounding import Precision, narrow, widen
+from transformer_np.gradcheck.kernels.golden import Golden
 from transformer_np.layer import Array, describe
 
 Layout = Callable[[Array], Array]

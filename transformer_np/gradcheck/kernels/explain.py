@@ -1,4 +1,4 @@
-"""What kind of fault a kernel has: its wrong gradient beside the reference's, for `diagnosis.py`.
+"""What kind of fault a kernel has: its wrong gradient beside the reference's, for `diagnosis/`.
 
 A kernel and a reference may both be asked for as many cotangents as there are outputs. So their whole Jacobians are at hand, and
 what backward forgets can be told from them: the rows of a sum, all uses of a repeated index but the last.
@@ -11,12 +11,12 @@ from functools import cache
 
 import numpy as np
 
-from transformer_np.gradcheck.case import Case, Diagnosis, Jacobian, integers_of
-from transformer_np.gradcheck.diagnosis import diagnose
-from transformer_np.gradcheck.golden import Answer, Golden
-from transformer_np.gradcheck.inputs import Fault
-from transformer_np.gradcheck.kernel import LeftOut
-from transformer_np.gradcheck.verdict import MAX_JACOBIAN
+from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.diagnosis.case import Case, Diagnosis, Jacobian, integers_of
+from transformer_np.gradcheck.diagnosis.diagnose import diagnose
+from transformer_np.gradcheck.judging.verdict import MAX_JACOBIAN
+from transformer_np.gradcheck.kernels.golden import Answer, Golden
+from transformer_np.gradcheck.kernels.kernel import LeftOut
 from transformer_np.layer import Array
 
 # The gradient for these cotangents: of the reference, and of the kernel.

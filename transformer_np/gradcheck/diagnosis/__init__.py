@@ -1,0 +1,1 @@
+"""What kind of fault a wrong gradient has."""

@@ -1,0 +1,1 @@
+"""Verdicts: on the numbers, and on what else every right pair does."""

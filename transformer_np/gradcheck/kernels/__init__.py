@@ -1,0 +1,1 @@
+"""A kernel beside the golden numbers of one of our pairs."""
