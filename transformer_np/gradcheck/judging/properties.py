@@ -25,6 +25,7 @@ from transformer_np.gradcheck.measuring.measurement import random_direction, spr
 from transformer_np.gradcheck.measuring.methods import choose
 from transformer_np.gradcheck.measuring.noise import rounding_changes
 from transformer_np.gradcheck.measuring.precision import UNCERTAIN, Bounds, gradient_scales, relative_error
+from transformer_np.gradcheck.measuring.wider import next_to_nothing
 from transformer_np.layer import Array, describe
 
 # An error with one of these words refuses what it was given, which is no fault: a layout, or a dtype.
@@ -135,8 +136,10 @@ def linear_in_the_cotangent(pair: Pair, rng: np.random.Generator) -> str:
         size = np.abs(a) + np.abs(2 * b)
         error = float(relative_error(c, a + 2 * b, size, bounds.noise * scale, bounds.relative).max(initial=0))
         if error > bounds.relative:  # a second look, as for the gradients: what does rounding change?
-            changes = rounding_changes(pair, both, by_both, eps_of(pair.dtype), rng)[pair.names.index(name)]
-            allowed = bounds.noise * scale + bounds.rounding * spread(changes, c)
+            which = pair.names.index(name)
+            changes = rounding_changes(pair, both, by_both, eps_of(pair.dtype), rng)[which]
+            rounding = np.maximum(spread(changes, c), next_to_nothing(pair, base.members, both, by_both)[which])
+            allowed = bounds.noise * scale + bounds.rounding * rounding
             error = float(relative_error(c, a + 2 * b, size, allowed, bounds.relative).max(initial=0))
         if error > bounds.relative:
             raise Fault(f"{backward}(c + 2 c') is not {backward}(c) + 2 {backward}(c') for {name}: "

@@ -19,7 +19,7 @@ from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, Exact, move
 from transformer_np.gradcheck.measuring.kinks import is_between, one_sided
 from transformer_np.gradcheck.measuring.loss import Loss, Product
 from transformer_np.gradcheck.measuring.measurement import Measurement, measure_directions, measure_elements, random_direction
-from transformer_np.gradcheck.measuring.precision import UNCERTAIN
+from transformer_np.gradcheck.measuring.precision import NOTHING, UNCERTAIN
 from transformer_np.layer import Array
 
 METHODS = ("auto", "complex_step", "differences", "adjoint", "taylor")
@@ -93,7 +93,9 @@ def _agrees(loss: Loss, move: dict[int, Array], change: Array) -> bool:
         return True
     with np.errstate(invalid="ignore"):
         off = abs(float(loss.weights @ (change - other)))
-        if not off > UNCERTAIN * error + max(1e-5, math.sqrt(loss.eps)) * float(np.abs(loss.weights * change).sum()):
+        # saturated, an output changes by less than its own rounding, and differences see nothing
+        unseen = NOTHING * float(np.abs(loss.weights * loss.base).sum()) / loss.length(move)
+        if not off > UNCERTAIN * error + max(1e-5, math.sqrt(loss.eps)) * float(np.abs(loss.weights * change).sum()) + unseen:
             return True
     slopes = one_sided(loss, move)
     return slopes is not None and is_between(loss, slopes, float(loss.weights @ change))

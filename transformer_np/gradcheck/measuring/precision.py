@@ -24,6 +24,9 @@ EPS = float(np.finfo(np.float64).eps)
 # Where all gradients together are smaller than this part of the loss, they are what rounding left of a gradient that is 0.
 NOTHING = 1000 * EPS
 
+# This part of the loss over the argument is no less than what a gradient is made of, however small it is itself.
+SATURATED = 1 / 4
+
 # The error that differences state is that of the last two steps. It has been seen 5 times too small.
 UNCERTAIN = 20
 
@@ -61,20 +64,26 @@ def gradient_scales(gradients: Sequence[Array | None], members: Sequence[Array],
 
     It is the largest element of all gradients, in the units of this argument: where weights are 1e-30 and inputs 1e30, their
     gradients are of other sizes than these, and gradient times argument, a part of the loss, is what can be compared. If every
-    gradient is 0 but for rounding, as those of sum(softmax(x)) are, it is the loss over the argument.
+    gradient is 0 but for rounding, as those of sum(softmax(x)) are, it is the loss over the argument; and it is never less than a
+    part of that: where a softmax is saturated, 1 - y is what rounding left of 1.
     """
     own = [0.0 if gradient is None else _largest(gradient) for gradient in gradients]
     sizes = [_largest(argument[np.isfinite(argument)]) for argument in arguments]
     share = max((gradient * size for gradient, size in zip(own, sizes, strict=True)), default=0.0)
     scales = [max(gradient, min(max(own), share / size if size > 0 else np.inf))
               for gradient, size in zip(own, sizes, strict=True)]
+    possible = loss_over_arguments(members, cotangents, arguments)
+    if all(scale < NOTHING * part for scale, part in zip(scales, possible, strict=True)):
+        return possible
+    return [max(scale, SATURATED * part) for scale, part in zip(scales, possible, strict=True)]
+
+
+def loss_over_arguments(members: Sequence[Array], cotangents: Sequence[Array], arguments: Sequence[Array]) -> list[float]:
+    """What a gradient would be if the loss were in proportion to the argument."""
     loss = sum(_largest(cotangent * np.where(np.isfinite(member), member, 0))
                for cotangent, member in zip(cotangents, members, strict=True))
     # an argument of 1e-30 could have a gradient of 1e30 for all one knows; that must not excuse everything
-    possible = [loss / max(size, 1.0) for size in sizes]
-    if all(scale < NOTHING * part for scale, part in zip(scales, possible, strict=True)):
-        return possible
-    return scales
+    return [loss / max(_largest(argument[np.isfinite(argument)]), 1.0) for argument in arguments]
 
 
 def relative_error(a: Array, b: Array, size: Array, allowed: Array | float, bound: float = FLOAT64.relative) -> Array:
