@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,10 +12,18 @@ from transformer_np.gradcheck.calling.inputs import Fault
 from transformer_np.gradcheck.calling.pair import Outcome, Pair
 from transformer_np.gradcheck.calling.rounding import Precision
 from transformer_np.gradcheck.diagnosis.case import Diagnosis
+from transformer_np.gradcheck.judging.ties import equal_numbers_move_together
 from transformer_np.gradcheck.judging.verdict import verdict
 from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, Exact, changes_by_rounding, moved_loss
-from transformer_np.gradcheck.measuring.measurement import random_direction
-from transformer_np.gradcheck.measuring.methods import Measuring, choose, measure_adjoints, measure_all, with_moved_references
+from transformer_np.gradcheck.measuring.measurement import Measurement, measure_elements, random_direction
+from transformer_np.gradcheck.measuring.methods import (
+    Measuring,
+    choose,
+    measure_adjoints,
+    measure_all,
+    sample,
+    with_moved_references,
+)
 from transformer_np.gradcheck.measuring.precision import NOTHING, UNCERTAIN, Bounds, gradient_scales, relative_error
 from transformer_np.gradcheck.measuring.taylor import taylor_slope
 from transformer_np.gradcheck.report import Check
@@ -41,10 +50,29 @@ def check_values(pair: Pair, exact: Exact, base: Outcome, cotangents: Sequence[A
         if exact.is_reference:
             measured = with_moved_references(measuring, measured)
     except Fault as fault:
-        return [Check(f"gradient of {name}", False, str(fault), argument=name) for name in pair.names]
+        diagnosis = Diagnosis(fault.kind, str(fault))
+        return [Check(f"gradient of {name}", False, str(fault), argument=name, diagnosis=diagnosis) for name in pair.names]
     finite = [np.where(np.isfinite(each.numeric), each.numeric, 0) for each in measured]
     scales = gradient_scales(finite, base.members, cotangents, pair.arguments)
-    return [verdict(measuring, which, measured, scale) for which, scale in enumerate(scales)]
+    checks = [_verdict(measuring, which, measured, scale) for which, scale in enumerate(scales)]
+    ties = equal_numbers_move_together(measuring, measured, scales) if all(check.ok for check in checks) else None
+    return checks if ties is None else [*checks, ties]
+
+
+def _verdict(measuring: Measuring, which: int, everything: Sequence[Measurement], scale: float) -> Check:
+    """Beside the directions, along which they do not move, numbers at kinks are measured one by one."""
+    found = verdict(measuring, which, everything, scale)
+    if everything[which].place != "direction" or not found.ok or not measuring.held_still(which).any():
+        return found
+    still = measuring.held_still(which)
+    indices = sample(still, np.random.default_rng([measuring.seed, which]))
+    one_by_one = measure_elements(measuring.loss, which, measuring.known(which), [], measuring.products[which], indices=indices)
+    beside = [*everything[:which], replace(one_by_one, part=float(still.mean())), *everything[which + 1:]]
+    at_kinks = verdict(measuring, which, beside, scale)
+    if not at_kinks.ok:
+        return at_kinks
+    says = f"{found.says}; {still.sum()} numbers at kinks are held still in these, and {len(indices)} of them measured one by one"
+    return replace(found, says=says, skipped=at_kinks.skipped)
 
 
 def check_output(pair: Pair, exact: Exact, base: Outcome, cotangents: Sequence[Array], precision: Precision,

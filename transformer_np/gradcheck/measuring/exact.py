@@ -64,6 +64,6 @@ def changes_by_rounding(exact: Exact, pair: Pair, cotangents: Sequence[Array], g
 
 
 def moved_loss(loss: Loss, cotangents: Sequence[Array], eps: float, rng: np.random.Generator) -> Loss:
-    """The loss where everything that goes in has moved by one rounding error. Raises Fault."""
-    arguments = tuple(moved(argument, eps, rng) for argument in loss.pair.arguments)
-    return Loss(replace(loss.pair, arguments=arguments), [moved(cotangent, eps, rng) for cotangent in cotangents])
+    """The loss where everything that goes in has moved by one rounding error; equal numbers stay equal. Raises Fault."""
+    arguments = tuple(moved(list(loss.pair.arguments), eps, rng))
+    return Loss(replace(loss.pair, arguments=arguments), moved(list(cotangents), eps, rng))

@@ -7,6 +7,7 @@ kink: slopes that differ by as much however small the step, where those of a smo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,15 @@ class Slopes:
     left: Array
     right: Array
     bent: Array
+
+
+def equal_numbers(arguments: Sequence[Array]) -> list[Array]:
+    """Where a kink is to be looked for: numbers that equal another one of any argument, and zeros."""
+    everything = np.concatenate([np.ravel(argument) for argument in arguments])
+    _, which, counts = np.unique(everything, return_inverse=True, return_counts=True)
+    marked = np.isfinite(everything) & ((counts[which] > 1) | (everything == 0))
+    ends = np.cumsum([argument.size for argument in arguments])[:-1]
+    return [part.reshape(argument.shape) for part, argument in zip(np.split(marked, ends), arguments, strict=True)]
 
 
 def one_sided(loss: Loss, move: Move) -> Slopes | None:

@@ -11,8 +11,6 @@ import numpy as np
 from transformer_np.gradcheck.measuring.loss import Loss, Product
 from transformer_np.layer import Array
 
-NUM_DIRECTIONS = 8
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -22,7 +20,7 @@ class Measurement:
     error: by how much `numeric` may be wrong, as far as its method can tell.
     noise: by how much `analytic` changes when everything that it is made from moves by one rounding error.
     place: "element", "direction" or "cotangent": what an index of these arrays means.   method: for the report.
-    judged: where anything was measured.
+    judged: where anything was measured.   part: of the argument's elements, as many as those that are judged stand for.
     """
 
     analytic: Array
@@ -33,6 +31,7 @@ class Measurement:
     place: str
     method: str
     judged: Array
+    part: float = 1.0
 
 
 def measure_elements(loss: Loss, which: int, gradient: Array, noise: Sequence[Array], product: Product, *,
@@ -53,16 +52,15 @@ def measure_elements(loss: Loss, which: int, gradient: Array, noise: Sequence[Ar
 
 
 def measure_directions(loss: Loss, which: int, gradient: Array, noise: Sequence[Array], product: Product,
-                       rng: np.random.Generator) -> Measurement:
+                       directions: Sequence[Array]) -> Measurement:
     """Derivatives when argument `which` moves along random directions: every element has its part in each of them."""
-    directions = [random_direction(loss, which, rng) for _ in range(NUM_DIRECTIONS)]
     analytic = np.array([(direction * gradient).sum() for direction in directions])
     measured = [product(loss, {which: direction}) for direction in directions]
     numeric = np.array([loss.weights @ change for change, _ in measured])
     error = np.array([error for _, error in measured])
     along = [np.array([(direction * change).sum() for direction in directions]) for change in noise]
-    size = np.full(NUM_DIRECTIONS, np.abs(numeric).max())
-    method = f"along {NUM_DIRECTIONS} random directions (too large for each of {gradient.size} elements)"
+    size = np.full(len(directions), np.abs(numeric).max())
+    method = f"along {len(directions)} random directions (too large for each of {gradient.size} elements)"
     return Measurement(analytic, numeric, size, error, spread(along, analytic), "direction", method, size >= 0)
 
 

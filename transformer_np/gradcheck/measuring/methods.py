@@ -16,7 +16,7 @@ from transformer_np.gradcheck.measuring.adjoint import NUM_COTANGENTS, measure_a
 from transformer_np.gradcheck.measuring.complex_step import complex_step
 from transformer_np.gradcheck.measuring.differences import differences
 from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, Exact, moved_loss
-from transformer_np.gradcheck.measuring.kinks import is_between, one_sided
+from transformer_np.gradcheck.measuring.kinks import equal_numbers, is_between, one_sided
 from transformer_np.gradcheck.measuring.loss import Loss, Product
 from transformer_np.gradcheck.measuring.measurement import Measurement, measure_directions, measure_elements, random_direction
 from transformer_np.gradcheck.measuring.precision import NOTHING, UNCERTAIN
@@ -28,6 +28,7 @@ METHODS = ("auto", "complex_step", "differences", "adjoint", "taylor")
 # 15 forwards for each.
 MAX_ELEMENTS: dict[Product, int] = {complex_step: 4000, differences: 300}
 
+NUM_DIRECTIONS = 8
 MAX_SAMPLE = 200            # so many elements of a large array are measured when they have to be looked at one by one
 
 NAMES: dict[Callable, str] = {complex_step: "complex step", differences: "differences of fourth order"}
@@ -38,7 +39,8 @@ class Measuring:
     """Everything that is known before anything is measured.
 
     pair: what is judged.   exact: what it is judged by.   gradients: what backward gave for the cotangents; None stands for 0.
-    seed: of the directions, so that they are the same again.
+    seed: of the directions, so that they are the same again.   still: of each argument that is measured along directions, the
+    elements that do not move in them.
     """
 
     pair: Pair
@@ -52,10 +54,27 @@ class Measuring:
     method: str
     products: list[Product] = field(default_factory=list)       # one for each argument
     because: str = ""                                           # why it is not the complex step
+    still: dict[int, Array] = field(default_factory=dict)
 
     @property
     def loss(self) -> Loss:
         return self.exact.loss
+
+    def held_still(self, which: int) -> Array:
+        """Equal numbers and zeros, if the loss has a kink there: among thousands of elements a few kinks would excuse whatever
+        the others have."""
+        if which not in self.still:
+            marked, rng = equal_numbers(self.loss.arguments)[which], np.random.default_rng([self.seed, which])
+            if marked.any():
+                slopes = one_sided(self.loss, {which: random_direction(self.loss, which, rng) * marked})
+                marked = marked & (slopes is None or bool(slopes.bent.any()))
+            self.still[which] = marked
+        return self.still[which]
+
+    def directions(self, which: int) -> list[Array]:
+        """Random ones, the same at each call."""
+        rng = np.random.default_rng([self.seed, which])
+        return [random_direction(self.loss, which, rng) * ~self.held_still(which) for _ in range(NUM_DIRECTIONS)]
 
     def known(self, which: int) -> Array:
         gradient = self.gradients[which]
@@ -111,17 +130,18 @@ def measure_all(measuring: Measuring, loss: Loss, changes: Sequence[Sequence[Arr
         if by_elements:
             measured.append(measure_elements(loss, which, known, changes[which], product))
         elif loss.pair.dtype == np.float64:
-            measured.append(measure_directions(loss, which, known, changes[which], product, rng))
+            measured.append(measure_directions(loss, which, known, changes[which], product, measuring.directions(which)))
         else:  # where numbers lie far apart, a direction cannot be kept
-            indices = sample(known.shape, rng)
+            indices = sample(np.ones(known.shape, bool), rng)
             measured.append(measure_elements(loss, which, known, changes[which], product, indices=indices))
     return measured
 
 
-def sample(shape: tuple[int, ...], rng: np.random.Generator) -> list[tuple[int, ...]]:
-    size = math.prod(shape)
-    places = np.sort(rng.choice(size, min(MAX_SAMPLE, size), replace=False))
-    return [tuple(int(i) for i in np.unravel_index(place, shape)) for place in places]
+def sample(marked: Array, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Indices of some of the marked elements."""
+    places = np.flatnonzero(marked)
+    chosen = np.sort(rng.choice(places, min(MAX_SAMPLE, len(places)), replace=False))
+    return [tuple(int(i) for i in np.unravel_index(place, marked.shape)) for place in chosen]
 
 
 def with_moved_references(measuring: Measuring, measured: list[Measurement]) -> list[Measurement]:

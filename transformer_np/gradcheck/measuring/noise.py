@@ -7,7 +7,8 @@ where numbers of large mean and little spread are subtracted, and all that there
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -21,23 +22,27 @@ from transformer_np.gradcheck.calling.trees import map_leaves
 from transformer_np.layer import Array
 
 NUM_MOVES = 4
+NOT_AGAIN = "and it did not when it was called again with the same"
 
 
 def rounding_changes(pair: Pair, cotangents: Sequence[Array], gradients: Sequence[Array | None], eps: float,
                      rng: np.random.Generator) -> list[list[Array]]:
-    """For each argument, the changes of its gradient in NUM_MOVES runs. A run that fails says nothing about rounding.
+    """For each argument, the changes of its gradient in NUM_MOVES runs. A run that fails says nothing about rounding, but raises
+    Fault if the same run does not fail again: a callable that raises now and then is not let off because it was asked here.
 
     eps: the rounding error, relative.   gradients: where nothing moves.
     """
     changes: list[list[Array]] = [[] for _ in gradients]
     for _ in range(NUM_MOVES):
-        arguments, weights = ([moved(each, eps, rng).astype(pair.dtype) for each in arrays]
-                              for arrays in (pair.arguments, cotangents))
+        before = deepcopy(rng)
         try:
-            outcome = forward_pass(pair, arguments)
-            again = backward_pass(pair, replace(outcome, cache=moved(outcome.cache, eps, rng)), weights)
-        except (Fault, Unsupported):
-            continue
+            again = _moved_gradients(pair, cotangents, eps, rng)
+        except (Fault, Unsupported) as fault:
+            try:
+                _moved_gradients(pair, cotangents, eps, before)
+            except (Fault, Unsupported):
+                continue
+            raise Fault(f"{fault}; {NOT_AGAIN}", getattr(fault, "kind", "does not run")) from fault
         for found, gradient, other in zip(changes, gradients, again, strict=True):
             if gradient is not None and other is not None:
                 with np.errstate(invalid="ignore"):
@@ -46,27 +51,46 @@ def rounding_changes(pair: Pair, cotangents: Sequence[Array], gradients: Sequenc
     return changes
 
 
+def _moved_gradients(pair: Pair, cotangents: Sequence[Array], eps: float, rng: np.random.Generator) -> tuple[Array | None, ...]:
+    arguments, weights = ([each.astype(pair.dtype) for each in moved(arrays, eps, rng)]
+                          for arrays in (list(pair.arguments), list(cotangents)))
+    outcome = forward_pass(pair, arguments)
+    return backward_pass(pair, replace(outcome, cache=moved(outcome.cache, eps, rng)), weights)
+
+
 def moved(node: Any, eps: float, rng: np.random.Generator, *, ties: bool = True) -> Any:
     """Every floating array in a cache, tuple, list or dict, times 1 + eps or 1 - eps.
 
-    ties: numbers of one size move together, so that ties stay ties. In a low precision many are of one size by chance, and only
-    where they move apart does it show what their difference is worth.
+    ties: numbers of one size move together, in whatever array they are, so that ties stay ties. In a low precision many are of
+    one size by chance, and only where they move apart does it show what their difference is worth.
     """
+    salt = rng.integers(2 ** 64, dtype=np.uint64)
+
+    def move(array: Array) -> Array:
+        signs = _signs(array, salt) if ties else rng.choice([-1.0, 1.0], array.shape)
+        return np.asarray(array * (1 + eps * signs)).astype(array.dtype)
+
+    return _map_arrays(move, node)
+
+
+def _signs(array: Array, salt: np.uint64) -> Array:
+    """1 or -1 at random, the same for numbers of the same size: the last step of SplitMix64 on their bits."""
+    mixed = (np.abs(np.asarray(array, np.float64)).view(np.uint64) + salt) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.where(mixed >> np.uint64(63), 1.0, -1.0)
+
+
+def _map_arrays(function: Callable[[Array], Array], node: Any) -> Any:
+    """A cache, tuple, list or dict with function(array) for each floating array."""
     if isinstance(node, np.ndarray):
-        if not np.issubdtype(node.dtype, np.floating):
-            return node
-        if not ties:
-            return np.asarray(node * (1 + eps * rng.choice([-1.0, 1.0], node.shape))).astype(node.dtype)
-        sizes, which = np.unique(np.abs(node), return_inverse=True)
-        factors = 1 + eps * rng.choice([-1.0, 1.0], sizes.shape)
-        return np.asarray(node * factors[which].reshape(node.shape)).astype(node.dtype)
+        return function(node) if np.issubdtype(node.dtype, np.floating) else node
     if isinstance(node, list):
-        return [moved(item, eps, rng, ties=ties) for item in node]
+        return [_map_arrays(function, item) for item in node]
     if isinstance(node, tuple | dict) and node:
-        return map_leaves(lambda leaf: moved(leaf, eps, rng, ties=ties), node)
+        return map_leaves(lambda leaf: _map_arrays(function, leaf), node)
     if isinstance(node, SimpleNamespace):
-        return SimpleNamespace(**{name: moved(value, eps, rng, ties=ties) for name, value in vars(node).items()})
+        return SimpleNamespace(**{name: _map_arrays(function, value) for name, value in vars(node).items()})
     if is_dataclass(node) and not isinstance(node, type):
-        return replace(node, **{field.name: moved(getattr(node, field.name), eps, rng, ties=ties)
+        return replace(node, **{field.name: _map_arrays(function, getattr(node, field.name))
                                 for field in fields(node) if field.init})
     return node
