@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from transformer_np.gradcheck.calling.foreign import Unsupported, is_foreign, to_numpy
-from transformer_np.gradcheck.calling.inputs import Fault
+from transformer_np.gradcheck.calling.foreign import Unsupported, is_foreign, like, to_numpy
+from transformer_np.gradcheck.calling.inputs import Fault, phrase
 from transformer_np.gradcheck.calling.outputs import random_cotangents
 from transformer_np.gradcheck.calling.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer, pair_of_vjp
 from transformer_np.gradcheck.calling.rounding import Precision
@@ -20,12 +21,13 @@ from transformer_np.gradcheck.judging.values import check_output, check_values
 from transformer_np.gradcheck.measuring.exact import exact_of
 from transformer_np.gradcheck.measuring.methods import METHODS
 from transformer_np.gradcheck.report import Check, Report
-from transformer_np.layer import Layer, describe
+from transformer_np.gradcheck.reproducer import place_of, reproducer
+from transformer_np.layer import Layer
 
 
 def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
                     method: str = "auto", profile: str = "float64", reference: Callable[..., Any] | None = None,
-                    name: str | None = None) -> Report:
+                    float32: bool = True, name: str | None = None) -> Report:
     """Check a pair of functions against the complex step, and for what every pair must keep.
 
         report = check_gradients(softmax_forward, softmax_backward, [x])
@@ -38,24 +40,28 @@ def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], i
     None is None, or left out. None for a floating input means that the output does not depend on it, and is checked.
     inputs: arrays, numbers, None, tuples and dicts of them. Floating ones are checked in the profile, whatever they are; integers
     and booleans get no gradient. Arrays of torch, jax or cupy go to forward and backward as such.
-    seed: of the cotangent and everything else that is drawn.   name: of the report, by default forward's.
+    seed: of the cotangent and everything else that is drawn.
+    name: of the report, by default forward's, or backward's if forward is a lambda.
     method: how gradients are measured: complex_step, differences, adjoint, taylor, or auto, which takes the complex step where
     forward takes complex numbers and keeps their imaginary part, and differences elsewhere.
     profile: the precision in which forward and backward are called: float64, float32, float16, or bfloat16 with ml_dtypes
     installed. Inputs and cotangents are rounded to it; then forward is called in float64 for what is right, or `reference` is.
     reference: `reference(*inputs) -> output` in NumPy, which gives the same output in float64. For a forward that knows one low
     precision only; what forward gives is then compared with it too.
+    float32: in the profile float64, ask besides whether float32 inputs give float32 outputs and gradients, without a warning.
+    False for code that is meant for float64 only, such as one that allocates with np.empty(shape).
 
     Never raises for what forward and backward do: that is in the report. Raises ValueError if `inputs` are no arrays, for an
     unknown method or profile, for bfloat16 without ml_dtypes, and where another library has no arrays of the profile.
     """
-    return _report("check_gradients", (forward, backward), inputs, lambda: pair_of_functions(forward, backward, inputs),
-                   name or _name_of(forward), _Settings(seed, method, profile, reference))
+    return _report("check_gradients", {"forward": forward, "backward": backward}, inputs,
+                   lambda: pair_of_functions(forward, backward, inputs), name or _name_of(forward, backward),
+                   _Settings(seed, method, profile, reference, float32))
 
 
 def check_vjp(function: Callable[..., Any], vjp: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0,
               method: str = "auto", profile: str = "float64", reference: Callable[..., Any] | None = None,
-              name: str | None = None) -> Report:
+              float32: bool = True, name: str | None = None) -> Report:
     """Check a function and its vector-Jacobian product, which work without a cache, as `check_gradients` checks a pair.
 
         report = check_vjp(softmax, softmax_vjp, [x])
@@ -63,12 +69,12 @@ def check_vjp(function: Callable[..., Any], vjp: Callable[..., Any], inputs: Seq
     function: `function(*inputs) -> output`.   vjp: `vjp(d_output, *inputs) -> gradients`.
     What goes in and comes out, the settings and the errors are as for `check_gradients`.
     """
-    return _report("check_vjp", (function, vjp), inputs, lambda: pair_of_vjp(function, vjp, inputs),
-                   name or _name_of(function), _Settings(seed, method, profile, reference))
+    return _report("check_vjp", {"function": function, "vjp": vjp}, inputs, lambda: pair_of_vjp(function, vjp, inputs),
+                   name or _name_of(function, vjp), _Settings(seed, method, profile, reference, float32))
 
 
 def check_layer(layer: Layer, inputs: Sequence[Any], *, seed: int = 0, rng_seed: int | None = None, method: str = "auto",
-                profile: str = "float64", name: str | None = None, **settings: Any) -> Report:
+                profile: str = "float64", float32: bool = True, name: str | None = None, **settings: Any) -> Report:
     """Check a layer as `check_gradients` checks a pair: the gradient of every input and of every weight, by its dotted name.
 
         report = check_layer(MultiHeadAttention.create(6, 2, rng=rng), [x, memory, mask])
@@ -77,15 +83,18 @@ def check_layer(layer: Layer, inputs: Sequence[Any], *, seed: int = 0, rng_seed:
     `d_layer` alone where no input is floating. Give it random weights: `create` leaves gains at 1 and biases at 0, where
     wrong gradients look right.
     rng_seed: give forward `rng=np.random.default_rng(rng_seed)`, a fresh one at each call, so that dropout repeats.
-    settings: other keywords of forward.   seed, method, profile, name and errors: as for `check_gradients`.
+    settings: other keywords of forward.   seed, method, profile, float32, name and errors: as for `check_gradients`; ValueError
+    too for a keyword that forward does not have.
     """
+    _require_layer(layer, rng_seed, settings)
 
     def forward(layer: Any, *inputs: Any) -> Any:
         fresh = {} if rng_seed is None else {"rng": np.random.default_rng(rng_seed)}
         return layer.forward(*inputs, **fresh, **settings)
 
-    return _report("check_layer", (type(layer),), inputs, lambda: pair_of_layer(layer, inputs, forward),
-                   name or type(layer).__name__, _Settings(seed, method, profile))
+    own = settings if rng_seed is None else {"rng_seed": rng_seed, **settings}
+    return _report("check_layer", {"layer": layer}, inputs, lambda: pair_of_layer(layer, inputs, forward),
+                   name or type(layer).__name__, _Settings(seed, method, profile, None, float32), own)
 
 
 @dataclass(frozen=True)
@@ -94,16 +103,42 @@ class _Settings:
     method: str
     profile: str
     reference: Callable[..., Any] | None = None
+    float32: bool = True
+
+    def keywords(self) -> dict[str, Any]:
+        """As they are given in a call: the seed, and what is not as it is by default."""
+        default = _Settings(self.seed, "auto", "float64")
+        return {name: value for name, value in vars(self).items() if name == "seed" or value != getattr(default, name)}
 
 
-def _name_of(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
+def _name_of(*functions: Callable[..., Any]) -> str:
+    """Of the first that has one; where it is written, if all are lambdas."""
+    names = [str(getattr(function, "__name__", type(function).__name__)) for function in functions]
+    return next((name for name in names if name != "<lambda>"), f"<lambda> {place_of(functions[0])}")
 
 
-def _report(call: str, callables: Sequence[Callable[..., Any]], inputs: Sequence[Any], fresh: Callable[[], Pair], name: str,
-            settings: _Settings) -> Report:
-    """call, callables, inputs: as the user called it.   fresh: makes the pair with new copies of its arrays, so that what one
-    check finds damaged does not harm the next."""
+def _require_layer(layer: Any, rng_seed: Any, settings: Mapping[str, Any]) -> None:
+    if not isinstance(layer, Layer) or not all(callable(getattr(layer, name, None)) for name in ("forward", "backward")):
+        raise ValueError(f"layer is {phrase(layer)}, expected a Layer with forward and backward, which holds its weights")
+    if rng_seed is not None and (not isinstance(rng_seed, int | np.integer) or isinstance(rng_seed, bool) or rng_seed < 0):
+        raise ValueError(f"rng_seed is {rng_seed!r}, expected None or a whole number of at least 0")
+    parameters = inspect.signature(layer.forward).parameters.values()  # type: ignore[attr-defined]
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters
+             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)]
+    takes = f"{type(layer).__name__}.forward takes {', '.join(known)}"
+    if rng_seed is not None and "rng" not in known:
+        raise ValueError(f"rng_seed is {rng_seed}, which gives forward a generator `rng`, but {takes}")
+    for keyword in settings:
+        if keyword not in known:
+            raise ValueError(f"{keyword} is no keyword of check_layer or of forward: {takes}")
+
+
+def _report(call: str, subjects: Mapping[str, Any], inputs: Sequence[Any], fresh: Callable[[], Pair], name: str,
+            settings: _Settings, own: Mapping[str, Any] | None = None) -> Report:
+    """call, subjects, inputs: as the user called it, `own` with keywords of this call.   fresh: makes the pair with new copies of
+    its arrays, so that what one check finds damaged does not harm the next."""
     if settings.method not in METHODS:
         raise ValueError(f"method {settings.method!r}, expected one of {', '.join(METHODS)}")
     precision = Precision.of(settings.profile)
@@ -120,9 +155,14 @@ def _report(call: str, callables: Sequence[Callable[..., Any]], inputs: Sequence
     # a stream of its own: inputs drawn from default_rng(seed) would otherwise equal the cotangent, number by number, and where
     # the gradient is at right angles to the input, as in a normalization, a wrong one would be compared with 0
     rng = np.random.default_rng([settings.seed, *b"cotangent"])
-    again = _one_line(call, callables, inputs, pair, settings)
+    kept = map_leaves(_copy, tuple(inputs))
+    again = reproducer(call, subjects, kept, settings.keywords() | dict(own or {}))
     with np.errstate(all="ignore"):  # what is compared may be infinite; inside of the callables NumPy warns as ever
-        return Report(name, tuple(_checks(rounded, settings, inputs, rng)), again)
+        return Report(name, tuple(_checks(rounded, settings, inputs, rng)), again, kept)
+
+
+def _copy(leaf: Any) -> Any:
+    return like(np.array(to_numpy(leaf)), leaf) if isinstance(leaf, np.ndarray) or is_foreign(leaf) else leaf
 
 
 def _checks(rounded: Callable[[], Pair], settings: _Settings, inputs: Sequence[Any], rng: np.random.Generator) -> list[Check]:
@@ -142,23 +182,15 @@ def _checks(rounded: Callable[[], Pair], settings: _Settings, inputs: Sequence[A
     checks = [] if exact.loss.pair is pair else [check_output(pair, exact, base, wide, precision, rng)]
     checks += check_values(pair, exact, base, wide, gradients, rng, settings.method, precision)
     causes: list[str] = []
-    for question, answer in properties_of(pair).items():
+    absent = tuple(gradient is None for gradient in gradients)
+    for question, answer in properties_of(pair, float32=settings.float32).items():
         if causes and question in COMPARISONS:
             checks.append(Check(question, True, f"not asked, since the answer to \"{causes[0]}\" is no: mend that first"))
             continue
-        checks.append(_ask(question, answer, rounded(), rng))
+        checks.append(_ask(question, answer, replace(rounded(), absent=absent), rng))
         if question in CAUSES and not checks[-1].ok:
             causes.append(question)
     return checks
-
-
-def _one_line(call: str, callables: Sequence[Callable[..., Any]], inputs: Sequence[Any], pair: Pair, settings: _Settings) -> str:
-    """The call that gives this report again, in one line of Python, and the shapes that it was made with."""
-    given = ", ".join(f"{name} {describe(argument.astype(pair.dtype))}"
-                      for name, argument in zip(pair.names[:pair.num_inputs], pair.arguments, strict=False))
-    names = ", ".join(_name_of(each) if call != "check_layer" else f"layer of class {each.__name__}" for each in callables)
-    return (f'{call}({names}, inputs, seed={settings.seed}, method="{settings.method}", profile="{settings.profile}")'
-            f" with {len(inputs)} inputs" + (f": {given}" if given else ""))
 
 
 def _reference_pair(reference: Callable[..., Any] | None, inputs: Sequence[Any], pair: Pair) -> Pair | None:
@@ -177,4 +209,4 @@ def _ask(question: str, answer: Property, pair: Pair, rng: np.random.Generator) 
     try:
         return Check(question, True, answer(pair, rng))
     except (Fault, Unsupported) as fault:
-        return Check(question, False, str(fault), diagnosis=Diagnosis(kind_of_fault(question), str(fault)))
+        return Check(question, False, str(fault), diagnosis=Diagnosis(kind_of_fault(question, fault), str(fault)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transformer_np.gradcheck.diagnosis.case import Diagnosis
@@ -54,11 +54,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of one pair or layer.   name: of what was checked.   again: how to get this report again, in one line."""
+    """The checks of one pair or layer.
+
+    name: of what was checked.   again: how to get this report again: a line of Python, which runs as it stands if what was
+    checked can be imported.   inputs: copies of those that it was checked with, for that line, or for np.savez(path, *inputs).
+    """
 
     name: str
     checks: tuple[Check, ...]
     again: str = ""
+    inputs: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -93,7 +98,8 @@ class Report:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, strings and numbers. A number that is not finite becomes None: JSON has no infinity.
+        """Plain dictionaries, lists, strings and numbers; the inputs are left out. A number that is not finite becomes None: JSON
+        has no infinity.
 
             name, ok, again
             checks: of each  name, ok, says, figure, bound, argument, method, skipped

@@ -315,3 +315,26 @@ def test_inputs_that_are_no_arrays_raise(inputs, message):
     with pytest.raises(ValueError) as raised:
         check_gradients(square_forward, square_backward, inputs)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("layer, rng_seed, settings, message", [
+    (3, None, {}, "layer is a int, expected a Layer"), (dict, None, {}, "layer is a type, expected a Layer"),
+    (Layer(), None, {}, "layer is a Layer, expected a Layer with forward and backward"),
+    (Scale(X[0, 0]), "a", {}, "rng_seed is 'a', expected None or a whole number"),
+    (Scale(X[0, 0]), -1, {}, "rng_seed is -1, expected None or a whole number"),
+    (Scale(X[0, 0]), 1, {}, "rng_seed is 1, which gives forward a generator `rng`, but Scale.forward takes x"),
+    (Scale(X[0, 0]), None, {"causal": True}, "causal is no keyword of check_layer or of forward: Scale.forward takes x"),
+])
+def test_what_is_no_layer_or_no_setting_of_it_raises(layer, rng_seed, settings, message):
+    with pytest.raises(ValueError) as raised:
+        check_layer(layer, [X], rng_seed=rng_seed, **settings)
+    assert message in str(raised.value)
+
+
+# ---------------------------------------------------------------------------------------------------- the report's name
+
+def test_a_report_has_the_name_of_a_function_that_has_one():
+    assert check_gradients(lambda x: square_forward(x), square_backward, [X]).name == "square_backward"
+    name = check_gradients(lambda x: square_forward(x), lambda d_y, x: 2 * x * d_y, [X]).name
+    assert name.startswith("<lambda> ") and "test_check.py:" in name
+    assert check_gradients(square_forward, square_backward, [X], name="mine").name == "mine"

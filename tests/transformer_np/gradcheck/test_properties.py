@@ -116,7 +116,8 @@ def test_a_layer_that_changes_its_weights():
 def test_forward_that_promotes():
     scale = np.sqrt(np.float64(2))
     assert failures(lambda x: (x * scale, None), lambda d_y, cache: d_y * float(scale), X.astype(np.float32)) == {
-        "float32 stays float32": "for float32 inputs, the output is float64[2, 3, 5], expected float32"}
+        "float32 stays float32": "for float32 inputs, the output is float64[2, 3, 5], expected float32; "
+                                 "float32=False if it is meant for float64 only"}
 
 
 def test_backward_that_promotes():
@@ -125,7 +126,30 @@ def test_backward_that_promotes():
         return d_x, d_gain.astype(np.float64)
 
     assert failures(forward, promoting) == {
-        "float32 stays float32": "for float32 inputs, the gradient of gain is float64[5], expected float32"}
+        "float32 stays float32": "for float32 inputs, the gradient of gain is float64[5], expected float32; "
+                                 "float32=False if it is meant for float64 only"}
+
+
+def test_code_that_is_meant_for_float64_only_is_not_asked_about_float32():
+    def warning(x):
+        if x.dtype == np.float32:
+            np.log(np.zeros(1))
+        y = np.empty(x.shape)
+        y[...] = x * x
+        return y, x
+
+    report = check_gradients(warning, lambda d_y, x: 2 * d_y * x, [X], float32=False)
+    assert report.ok, str(report)
+    assert report.check("float32 stays float32").says == "not asked: float32=False"
+    assert report.check("no warning").says == "none in float64"
+    assert not check_gradients(warning, lambda d_y, x: 2 * d_y * x, [X]).ok
+
+
+def test_a_loss_that_is_a_number_of_python_has_no_dtype_to_keep():
+    report = check_gradients(lambda x: (float((x * x).sum()), x), lambda d_loss, x: 2 * d_loss * x, [X])
+    assert report.ok, str(report)
+    report = check_gradients(lambda x: (np.float64((x * x).sum()), x), lambda d_loss, x: 2 * d_loss * x, [X])
+    assert [check.name for check in report.checks if not check.ok] == ["float32 stays float32"]
 
 
 def test_backward_that_rounds_to_float32():
@@ -330,3 +354,77 @@ def test_what_a_failure_explains_is_not_asked_again():
     assert [check.name for check in found.checks if check.says == says] == [
         "zero cotangent gives zero", "linear in the cotangent", "memory layouts agree", "caches stand alone",
         "gradients follow the inputs"]
+
+
+# ---------------------------------------------------------------------------------------------------- what comes later
+
+def at_call(number, then, first, *, on=False):
+    """`first`, but `then` at the call of that number, and from it on."""
+    calls = iter(range(1, 10 ** 9))
+
+    def called(*arguments):
+        count = next(calls)
+        return then(*arguments) if count == number or (on and count > number) else first(*arguments)
+    return called
+
+
+def raises(*arguments):
+    raise RuntimeError("out of luck")
+
+
+@pytest.mark.parametrize("number", range(2, 40))
+def test_a_backward_that_raises_once_is_never_let_off_and_is_called_what_it_is(number):
+    """The second to fifth calls ask what rounding changes, where what does not run at moved inputs is no fault."""
+    report = check_vjp(square_plus_one, at_call(number, raises, lambda d_y, x: 2 * x * d_y), [X])
+    failed = [check for check in report.checks if not check.ok]
+    assert [check.diagnosis.kind for check in failed] == ["does not run"], str(report)
+    assert "vjp raised RuntimeError" in failed[0].says
+
+
+def test_a_function_that_refuses_what_is_beyond_its_domain_by_a_rounding_error_does_not_raise_by_chance():
+    """It raises at inputs that are moved by a rounding error, each time that they are the same."""
+    def careful(x):
+        if np.abs(x.real).max() > 1:
+            raise ValueError("beyond 1")
+        return x * x
+
+    assert check_vjp(careful, lambda d_y, x: 2 * d_y * x, [np.array([1.0, -1, 0.5])]).check("gradient of x").ok
+
+
+@pytest.mark.parametrize("number", range(2, 40))
+def test_a_gradient_that_is_none_from_some_call_on(number):
+    report = check_vjp(square_plus_one, at_call(number, lambda d_y, x: None, lambda d_y, x: 2 * x * d_y, on=True), [X])
+    assert "nondeterministic" in [check.diagnosis.kind for check in report.checks if not check.ok]
+
+
+def test_none_for_a_cotangent_of_zero_or_at_other_inputs_is_right():
+    """As of an expert that no token goes to."""
+    def first_rows(x, which):
+        return x * which[:, None, None].mean()
+
+    def vjp(d_y, x, which):
+        return None if not d_y.any() or np.array_equal(x[0], x[1]) else d_y * which[:, None, None].mean()
+
+    report = check_vjp(first_rows, vjp, [X, np.array([1, 2])])
+    assert "nondeterministic" not in [check.diagnosis.kind for check in report.checks if not check.ok], str(report)
+
+
+def test_a_cache_that_is_used_up_by_its_first_backward():
+    """As of torch without retain_graph. What is kept lies outside of the cache, so that nothing is seen to be written to."""
+    kept = {}
+
+    def using_forward(x):
+        key = object()
+        kept[key] = x
+        return x * x, key
+
+    report = check_gradients(using_forward, lambda d_y, key: 2 * d_y * kept.pop(key), [X])
+    (failed,) = [check for check in report.checks if not check.ok]
+    assert failed.name == "two calls agree"
+    assert failed.diagnosis.kind == "cache used up"
+    assert "backward may be called several times on one cache" in failed.says
+
+
+def test_a_shape_that_changes_later_is_called_that():
+    report = check_vjp(square_plus_one, at_call(6, lambda d_y, x: d_y[0], lambda d_y, x: 2 * x * d_y), [X])
+    assert report.check("float64 stays float64").diagnosis.kind == "wrong shape"

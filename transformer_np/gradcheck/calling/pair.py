@@ -36,6 +36,7 @@ class Pair:
     backward: Callable[[Any, Any], tuple[Any, ...]]
     called: tuple[str, str] = ("forward", "backward")       # as the user calls the two
     dtype: np.dtype = FLOAT64                  # of the profile; the arguments are numbers of it
+    absent: tuple[bool, ...] | None = None     # which gradients were None at the first call of backward, where that must stay so
 
     @property
     def given(self) -> tuple[Array, ...]:
