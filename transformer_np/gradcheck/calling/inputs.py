@@ -78,6 +78,14 @@ def phrase(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
+def require_seed(seed: Any) -> int:
+    """The seed as Python has it. Raises ValueError for what is no whole number of at least 0: None and a generator too, for a
+    report must come out the same again."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed is {seed!r}, expected a whole number of at least 0")
+    return int(seed)
+
+
 def _named_leaves(tree: tuple[Any, ...], names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     for name, node in zip(names, tree, strict=True):
         yield from leaves(node, name)
