@@ -204,3 +204,20 @@ def test_a_torch_kernel_in_bfloat16():
     assert report.check("bfloat16 stays bfloat16").ok
     wrong = check_vjp(function, lambda d_y, x: vjp(d_y, x) * 1.5, [torch.tensor(X)], profile="bfloat16")
     assert not wrong.check("gradient of x").ok
+
+
+@pytest.mark.parametrize("profile, factor", [("bfloat16", 1.1), ("float16", 1.013), ("float32", 1.000002)])
+def test_what_all_elements_have_in_common_is_no_rounding(profile, factor):
+    """Each element by itself may be off by so much."""
+    if profile == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((10, 10)), rng.standard_normal((10, 10))
+
+    def vjp(factor):
+        return lambda d, x, weight: (((d @ weight.T).astype(np.float32) * np.float32(factor)).astype(x.dtype), x.T @ d)
+
+    for seed in range(3):
+        assert check_vjp(np.matmul, vjp(1), [x, weight], profile=profile, seed=seed).check("gradient of x1").ok
+        failed = check_vjp(np.matmul, vjp(factor), [x, weight], profile=profile, seed=seed).check("gradient of x1")
+        assert not failed.ok and "which no rounding explains" in failed.says

@@ -1,4 +1,4 @@
-"""Where a function is saturated, 1 - y is what rounding left of 1: a right formula is no fault for it, and a wrong one still is."""
+"""Where a function is saturated, 1 - y is what rounding left of 1: no fault of a right formula. A wrong one is still wrong."""
 
 import numpy as np
 import pytest

@@ -27,6 +27,8 @@ MAX_UNSETTLED = 0.1         # the part that may be left without a verdict becaus
 UNSETTLED = 1e-3            # an error of differences that is so large a part of the gradient is no measurement,
 UNSETTLED_LOW = 0.1         # and in low precision, where the forward that is measured has no better to give
 MAX_LOOKS = 1000            # so many elements that seem wrong are looked at for a kink
+ENOUGH = 8                  # elements say something about what they have in common,
+COMMON = 8                  # and a common factor may be off 1 by so many roundings: of a row's root, say
 NUM_WORST = 5               # so many elements are shown
 MAX_JACOBIAN = 600          # a Jacobian of so many rows and columns is worked out for a diagnosis
 
@@ -55,6 +57,10 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
     skipped, too_many = _skipped(measured, kinks, unsettled)
     found = Check(question, not too_many, says + skipped, figure, bounds.relative, name, way,
                   skipped=int((kinks | unsettled).sum()))
+    common = _common_factor(measured, measuring.precision) if not wrong.any() else None
+    if common is not None:
+        wrong = measured.judged
+        found = replace(found, says=f"{found.says}; all together are {common:.4g} times what is right, which no rounding explains")
     if not wrong.any():
         return found
     index = tuple(int(i) for i in np.unravel_index(np.where(wrong, error, -1).argmax(), wrong.shape))
@@ -68,6 +74,20 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
     diagnosis = Diagnosis("absent", f"{who} gives None, but the output depends on it") if absent else diagnose(case)
     return replace(found, ok=False, says=says, elements=_worst_elements(measuring, which, measured, wrong, error),
                    diagnosis=diagnosis)
+
+
+def _common_factor(measured: Measurement, precision: Precision) -> float | None:
+    """In low precision, what all elements together are times what is right, if that is no rounding: one by one each may be off by a
+    few roundings, but not all of them in one direction."""
+    given, right, noise, error = (each[measured.judged] for each in (measured.analytic, measured.numeric, measured.noise,
+                                                                     measured.error))
+    square = float((right * right).sum())
+    if precision.profile == "float64" or measured.judged.sum() < ENOUGH or square == 0:
+        return None
+    by_rounding = precision.eps + float(np.sqrt(((right * noise) ** 2).sum())) / square
+    by_measuring = float((np.abs(right) * error).sum()) / square
+    factor = float((given * right).sum()) / square
+    return factor if abs(factor - 1) > COMMON * by_rounding + UNCERTAIN * by_measuring else None
 
 
 def _skipped(measured: Measurement, kinks: Array, unsettled: Array) -> tuple[str, bool]:
