@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from transformer_np.gradcheck.calling.foreign import Unsupported, is_foreign, like, to_numpy
-from transformer_np.gradcheck.calling.inputs import Fault, phrase
+from transformer_np.gradcheck.calling.inputs import Fault, phrase, require_seed
 from transformer_np.gradcheck.calling.outputs import random_cotangents
 from transformer_np.gradcheck.calling.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer, pair_of_vjp
 from transformer_np.gradcheck.calling.rounding import Precision
@@ -141,6 +141,7 @@ def _report(call: str, subjects: Mapping[str, Any], inputs: Sequence[Any], fresh
     its arrays, so that what one check finds damaged does not harm the next."""
     if settings.method not in METHODS:
         raise ValueError(f"method {settings.method!r}, expected one of {', '.join(METHODS)}")
+    require_seed(settings.seed)
     precision = Precision.of(settings.profile)
 
     def rounded() -> Pair:

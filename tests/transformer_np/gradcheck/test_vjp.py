@@ -107,3 +107,10 @@ def test_a_setting_that_there_is_not_raises(setting, message):
         check_vjp(linear, linear_vjp, [X, W], **setting)
     with pytest.raises(ValueError, match=message):
         check_gradients(linear, linear_vjp, [X, W], **setting)
+
+
+@pytest.mark.parametrize("seed", [None, 1.5, -1, "a", True, np.random.default_rng(0)])
+def test_a_seed_that_is_no_whole_number_raises(seed):
+    with pytest.raises(ValueError, match=r"^seed is .*, expected a whole number of at least 0"):
+        check_vjp(linear, linear_vjp, [X, W], seed=seed)
+    assert check_vjp(linear, linear_vjp, [X, W], seed=np.int64(3)).ok
