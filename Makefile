@@ -15,7 +15,7 @@ ARGS   ?=
 # A build of PyTorch for second opinions, for example:  make test ORACLE=torch     (tests that need it skip without it)
 ORACLE ?=
 
-.PHONY: compare test gradcheck mutants lint clean
+.PHONY: compare test gradcheck detection false-alarms mutants lint clean
 
 compare: $(VENV)/compare
 	@$(BIN)/baselines-np compare $(ARGS)
@@ -25,6 +25,14 @@ test: $(VENV)/test
 
 gradcheck: $(VENV)/compare
 	@$(BIN)/python -m transformer_np.gradcheck
+
+# The measured claims about the gradient checker: which planted bugs it finds, beside PyTorch and SciPy (a page of the tutorials is
+# written anew), and how often it calls something right wrong.
+detection: $(VENV)/test
+	@$(BIN)/python benchmarks/gradcheck_detection.py
+
+false-alarms: $(VENV)/test
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/gradcheck_false_alarms.py --processes 2 $(ARGS)
 
 mutants: $(VENV)/test
 	@$(BIN)/python tests/mutants $(ARGS)

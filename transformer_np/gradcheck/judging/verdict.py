@@ -60,7 +60,7 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
     common = _common_factor(measured, measuring.precision) if not wrong.any() else None
     if common is not None:
         wrong = measured.judged
-        found = replace(found, says=f"{found.says}; all together are {common:.4g} times what is right, which no rounding explains")
+        found = replace(found, says=f"{found.says}; together they are {common:.4g} times what is right, which no rounding explains")
     if not wrong.any():
         return found
     index = tuple(int(i) for i in np.unravel_index(np.where(wrong, error, -1).argmax(), wrong.shape))
@@ -77,8 +77,8 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
 
 
 def _common_factor(measured: Measurement, precision: Precision) -> float | None:
-    """In low precision, what all elements together are times what is right, if that is no rounding: one by one each may be off by a
-    few roundings, but not all of them in one direction."""
+    """In low precision, what all elements together are times what is right, if that is no rounding: one by one each may be off by
+    a few roundings, but not all of them in one direction."""
     given, right, noise, error = (each[measured.judged] for each in (measured.analytic, measured.numeric, measured.noise,
                                                                      measured.error))
     square = float((right * right).sum())
