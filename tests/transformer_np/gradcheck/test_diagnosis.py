@@ -13,6 +13,7 @@ X = RNG.standard_normal((2, 3, 5))
 SQUARE = RNG.standard_normal((5, 5))
 GAIN, BIAS, W = 1 + RNG.standard_normal(5), RNG.standard_normal(5), RNG.standard_normal((5, 4))
 IDS = np.array([1, 3, 1, 0, 3, 3])
+TILES = np.random.default_rng(6).standard_normal((10, 5))
 CAUSAL = np.tril(np.ones((6, 6), bool))
 SCORES = RNG.standard_normal((6, 6))
 KEPT = RNG.random((6, 6)) < 0.6
@@ -81,6 +82,17 @@ def looked_up(d_rows, table, ids):
     return d_table
 
 
+def looked_up_linear(d_rows, table, ids):
+    d_table = np.zeros_like(table)
+    np.add.at(d_table, ids, d_rows)
+    return d_table
+
+
+def changed_rows(d_table):
+    """As with a padding index of 0."""
+    return d_table * (np.arange(len(d_table)) > 0)[:, None]
+
+
 def take(table, ids):
     return table[ids]
 
@@ -110,6 +122,27 @@ def norm(x):
     centred = x - x.mean(-1, keepdims=True)
     rstd = 1 / np.sqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)
     return centred * rstd, (centred * rstd, rstd)
+
+
+def to_bfloat16(array):
+    """Cut off, as a cast of bits does."""
+    return (array.astype(np.float32).view(np.uint32) & np.uint32(0xffff0000)).view(np.float32).astype(np.float64)
+
+
+def by_tiles(d_y, rows, *, overlapping=False, size=4):
+    """The gradient of a weight, in tiles of rows: the last, if it is not whole, is dropped, or moved back over the one before."""
+    starts = range(0, len(rows), size) if overlapping else range(0, len(rows) - size + 1, size)
+    starts = [min(start, len(rows) - size) for start in starts]
+    return sum(rows[start:start + size].T @ d_y[start:start + size] for start in starts)
+
+
+# in each row but the last some, and on no one diagonal
+FEW = np.zeros((6, 6), bool)
+FEW[[0, 1, 1, 2, 3, 4], [0, 4, 5, 1, 5, 2]] = True
+
+
+def relu(x):
+    return np.where(x.real > 0, x, 0)
 
 
 # argument, kind, words, function, vjp, inputs
@@ -191,6 +224,39 @@ FAULTS = {
              lambda d, x: np.where((x[:, :, None] == x[:, None]).sum(-1) > 1, 3, 2) * d * x, [TIED]),
     "part of the range": ("x", "part of the range", "those above 0", np.square,
                           lambda d, x: d * x * np.where(x > 0, 3, 2), [SCORES]),
+    "float32 in a sum": ("weight", "low precision", "a number of float32", linear, changed(
+        linear_vjp, 1, lambda g, d, x, w: linear_vjp(d.astype(np.float32), x.astype(np.float32), w)[1].astype(float)), [X, W]),
+    "float32 before a product": ("weight", "low precision", "float32 on the way", linear, changed(
+        linear_vjp, 1, lambda g, d, x, w: np.tensordot(x, d.astype(np.float32).astype(float), ((0, 1), (0, 1)))), [X, W]),
+    "bfloat16 before a product": ("weight", "low precision", "float16 or bfloat16 on the way", linear, changed(
+        linear_vjp, 1, lambda g, d, x, w: np.tensordot(x, to_bfloat16(d), ((0, 1), (0, 1)))), [X, W]),
+    "bfloat16": ("x", "low precision", "a number of bfloat16", linear, changed(linear_vjp, 0, lambda g, *_: to_bfloat16(g)),
+                 [X, W]),
+    "float16": ("x", "low precision", "a number of float16", linear,
+                changed(linear_vjp, 0, lambda g, *_: g.astype(np.float16).astype(float)), [X, W]),
+    "whole numbers": ("x", "low precision", "all its numbers are whole", linear,
+                      changed(linear_vjp, 0, lambda g, *_: g.astype(int)), [X, W]),
+    "a small term without the cotangent": ("weight", "not linear in the cotangent", "without the cotangent", linear,
+                                           changed(linear_vjp, 1, lambda g, d, x, w: g + 1e-9 * w), [X, W]),
+    "last tile dropped": ("weight", "partial sum", "in the sum over axis 0 of the output, index 8, 9 does not count", linear,
+                          changed(linear_vjp, 1, lambda g, d, x, w: by_tiles(d, x)), [TILES, W]),
+    "last tile twice": ("weight", "counted twice", "in the sum over axis 0 of the output, index 6, 7 counts twice", linear,
+                        changed(linear_vjp, 1, lambda g, d, x, w: by_tiles(d, x, overlapping=True)), [TILES, W]),
+    "last program only": ("v", "partial sum", "index 0 to 3 does not count", attend,
+                          lambda d, q, k, v: (*attend_vjp(CAUSAL, d, q, k, v)[:2],
+                                              attend_vjp(CAUSAL, d * (np.arange(6) > 3)[:, None], q, k, v)[2]), [Q, K, V]),
+    "summed over heads": ("x", "sum too much", "summed over axis 0", linear, changed(
+        linear_vjp, 0, lambda g, *_: np.broadcast_to(g.sum(0, keepdims=True), g.shape)), [X, W]),
+    "averaged over heads": ("x", "sum too much", "averaged over axis 0", linear, changed(
+        linear_vjp, 0, lambda g, *_: np.broadcast_to(g.mean(0, keepdims=True), g.shape)), [X, W]),
+    "a subgradient": ("x", "at zero", "where the argument is 0, only at the first index of axis 0: if forward has a kink", relu,
+                      lambda d, x: d * np.where(x == 0, 2, x > 0), [SCORES * (np.arange(6) > 0)[:, None]]),
+    "a subgradient of nothing but zeros": ("x", "at zero", "if forward has a kink there", relu,
+                                           lambda d, x: d * np.where(x == 0, 2, x > 0), [0 * SCORES]),
+    "a padding row dropped": ("table", "off by one", "first index", take,
+                              lambda d, table, ids: (changed_rows(looked_up_linear(d, table, ids)),), [SQUARE, IDS]),
+    "some elements of all rows but one": ("x", "dropped elements", "0 at 6 of 36 elements", lambda x: x ** 2 + x.mean(),
+                                          lambda d, x: np.where(FEW, 0, 2 * d * x + d.mean()), [SCORES]),
     "at zero": ("x", "at zero", "where the argument is 0", lambda x: np.sin(x) + 2 * x,
                 lambda d, x: d * (np.cos(x) + 2 + (x == 0)), [SCORES * (np.arange(6) > 1)]),
     "rows looked up": ("table", "use forgotten", "what is looked up there", lambda table, ids: (table ** 3, table[ids] ** 2),
@@ -229,3 +295,27 @@ def test_the_report_shows_the_worst_elements_the_diagnosis_and_how_to_get_it_aga
     assert "        element     input " in text and text.count("        x[") == 5
     assert "from transformer_np.gradcheck import check_vjp; print(check_vjp(affine, wrong, report.inputs, seed=3))  # " in text
     assert text.endswith("; report.inputs: [0] float64[2, 3, 5], [1] float64[5], [2] float64[5]")
+
+
+@pytest.mark.parametrize("method", ["auto", "adjoint"])
+def test_a_large_array_in_which_few_elements_are_wrong(method):
+    """Random directions see it, and the elements that are then looked at do not."""
+    x = np.random.default_rng(0).standard_normal((1000, 20))
+
+    def last_row_dropped(d_y, x):
+        return 2 * d_y * x * (np.arange(len(x)) < len(x) - 1)[:, None]
+
+    failed = check_vjp(np.square, last_row_dropped, [x], method=method).check("gradient of x")
+    assert not failed.ok
+    assert failed.diagnosis.kind == "few wrong elements", failed.diagnosis
+    assert "none of the 200 elements that were looked at, of 20000" in failed.diagnosis.says
+
+
+def test_in_a_low_profile_its_own_numbers_are_no_fault():
+    """All gradients there are numbers of it; this one is too large by a factor."""
+    failed = check_vjp(np.tanh, lambda d_y, x: (d_y * np.float32(1.0001) * (1 - np.tanh(x) ** 2)).astype(x.dtype), [X],
+                       profile="float32").check("gradient of x")
+    assert failed.diagnosis.kind in ("constant factor", "small factor"), failed.diagnosis
+    failed = check_vjp(np.tanh, lambda d_y, x: (d_y * (1.0001 - np.tanh(x) ** 2)).astype(x.dtype), [X],
+                       profile="float32").check("gradient of x")
+    assert failed.diagnosis.kind != "low precision", failed.diagnosis

@@ -22,6 +22,7 @@ from transformer_np.layer import Array
 
 MAX_PARTS = 8               # an axis may hold the parts of so many gates
 SMALL = 1e-4                # a relative error below this is no missing term
+MOST = 2 / 3                # so many of the elements of the other rows are wrong, where one row only is right
 
 
 # What a factor may be, of a size of the arrays, and otherwise.
@@ -37,9 +38,9 @@ CONSTANTS = {"3": 3.0, "1/3": 1 / 3, "4": 4.0, "1/4": 0.25, "the root of 2": mat
 def diagnose(case: Case) -> Diagnosis:
     """The first candidate that explains the error; that there is none is said too."""
     with np.errstate(all="ignore"):
-        for candidate in (_not_finite, _all_zero, _factor, _narrow, _of_another, _rearranged, _parts_exchanged, _signs,
-                          _missing_factor, told_by_outputs, _missing_term, _places, _factors, _along_an_axis, _small,
-                          other_derivative):
+        for candidate in (_not_finite, _few, _at_zero, _all_zero, _factor, _narrow, _of_another, _summed, _rearranged,
+                          _parts_exchanged, _signs, _missing_factor, told_by_outputs, _missing_term, _places, _factors,
+                          _along_an_axis, _small, other_derivative):
             found = candidate(case)
             if found is not None:
                 return found
@@ -57,6 +58,28 @@ def _not_finite(case: Case) -> Diagnosis | None:
     kind = "NaN" if np.isnan(case.analytic).any() else "infinity"
     return Diagnosis("not finite", f"{kind} at {bad.sum()} of {bad.size} elements, the first at {_first(bad)}"
                      + (", where the input is 0" if (case.argument[bad] == 0).all() else ""))
+
+
+def _few(case: Case) -> Diagnosis | None:
+    """Random directions, or the whole, tell of an error; of the elements that were then looked at none has one."""
+    if case.wrong.any() or not case.analytic.any():
+        return None
+    count, size = int(case.judged.sum()), case.judged.size
+    if count == size:
+        return Diagnosis("small error", "no element is wrong by itself, and all of them together are: each is off by a little")
+    return Diagnosis("few wrong elements", f"the gradient as a whole is wrong, and none of the {count} elements that were looked "
+                     f"at, of {size}, is: few elements are wrong, such as a last row or tile, or a single one")
+
+
+def _at_zero(case: Case) -> Diagnosis | None:
+    """Wrong where the argument is 0, and right elsewhere. Where it is 0 everywhere, only forward's slope of 0 tells of a kink."""
+    if not np.array_equal(case.wrong, case.judged & (case.argument == 0)):
+        return None
+    if case.wrong.sum() == case.judged.sum() and (np.abs(case.numeric[case.judged]) > 4 * case.allowed[case.judged]).any():
+        return None
+    return Diagnosis("at zero", f"wrong at {case.wrong.sum()} elements, all those where the argument is 0"
+                     f"{_location(case.wrong, case)[1]}: if forward has a kink there, the gradient must be between the slopes on "
+                     "its two sides")
 
 
 def _all_zero(case: Case) -> Diagnosis | None:
@@ -102,12 +125,27 @@ def _name_factor(case: Case, factor: float, digits: float) -> str | None:
 
 def _narrow(case: Case) -> Diagnosis | None:
     """A gradient that was stored in another dtype consists of its numbers."""
-    for dtype in (np.float16, np.float32):
-        narrow = case.analytic.astype(dtype)
-        if (narrow == case.analytic).all() and case.explained_by(np.where(case.judged, case.numeric, 0).astype(dtype)):
-            return Diagnosis("low precision", f"every element is a number of {np.dtype(dtype).name}: something on the way is "
-                             "stored so")
+    given, size = case.analytic, float(np.abs(np.where(case.judged, case.numeric, 0)).max())
+    for rounded in (np.trunc, np.rint, np.floor):
+        if (given == np.rint(given)).all() and (given == rounded(case.numeric))[case.judged].all():
+            return Diagnosis("low precision", "all its numbers are whole: an array of integers is on the way")
+    for name, to_grid, eps in GRIDS:
+        # in a low profile all that comes is of its numbers, as the cotangents are
+        of_the_profile = all((to_grid(cotangent) == cotangent).all() for _, cotangent in case.outputs)
+        if not of_the_profile and (to_grid(given) == given).all() and np.abs(case.error).max() <= max(8 * eps, SMALL) * size:
+            return Diagnosis("low precision", f"every element is a number of {name}: something on the way is stored so")
     return None
+
+
+def _to_bfloat16(array: Array) -> Array:
+    """Cut off to a float32 of which the lower half is 0."""
+    return (np.asarray(array, np.float32).view(np.uint32) & np.uint32(0xffff0000)).view(np.float32)
+
+
+# Each holds fewer numbers than those after it.   name, the number of it that is next to a number, and its eps
+GRIDS: tuple[tuple[str, Callable[[Array], Array], float], ...] = (
+    ("bfloat16", _to_bfloat16, 2.0**-7), ("float16", lambda array: array.astype(np.float16), 2.0**-10),
+    ("float32", lambda array: array.astype(np.float32), 2.0**-23))
 
 
 def _of_another(case: Case) -> Diagnosis | None:
@@ -118,6 +156,17 @@ def _of_another(case: Case) -> Diagnosis | None:
             return Diagnosis("swapped", f"it is the gradient of {name}, transposed")
         if array.shape == case.argument.shape and case.explained_by(case.numeric + gradient):
             return Diagnosis("swapped", f"the gradient of {name} is added to it")
+    return None
+
+
+def _summed(case: Case) -> Diagnosis | None:
+    """Each index of an axis has what all of them should have together, as of heads that share what is theirs by mistake."""
+    for axis, size in enumerate(case.argument.shape):
+        if size < 2 or not case.judged.all():
+            continue
+        for function, word in ((np.sum, "summed"), (np.mean, "averaged")):
+            if case.explained_by(np.broadcast_to(function(case.numeric, axis=axis, keepdims=True), case.numeric.shape)):
+                return Diagnosis("sum too much", f"the gradient is {word} over axis {axis}, where each index has its own")
     return None
 
 
@@ -139,7 +188,7 @@ def _parts_exchanged(case: Case) -> Diagnosis | None:
                 continue
             given, right, slack = (np.split(each, count, axis) for each in (case.analytic, case.numeric, case.slack))
             sources = [next((other for other, part in enumerate(right) if (np.abs(mine - part) <= slack[0].max()).all()), None)
-                       for mine in given]
+                       if mine.any() else None for mine in given]     # what is 0 was dropped, and comes from no other part
             if case.judged.all() and None not in sources and sources != list(range(count)):
                 return Diagnosis("swapped", f"axis {axis} has {count} parts, and the gradient in them is that of the parts "
                                  f"{sources}")
@@ -231,8 +280,6 @@ def _by_value(case: Case) -> Diagnosis | None:
     right = case.judged & ~wrong
     _, which, counts = np.unique(x, return_inverse=True, return_counts=True)
     tied = (counts > 1)[which.reshape(x.shape)]
-    if not (wrong & (x != 0)).any() and not (right & (x == 0)).any():
-        return Diagnosis("at zero", f"wrong at {wrong.sum()} elements, all those where the argument is 0")
     if not (wrong & ~tied).any() and tied.sum() <= x.size / 2:
         return Diagnosis("ties", f"wrong at {wrong.sum()} elements, only where the same number is elsewhere in the argument: at "
                          "a tie")
@@ -259,7 +306,8 @@ def _location(marked: Array, case: Case) -> tuple[str, str]:
         for index, word in ((0, "first"), (size - 1, "last")):
             if len(found) == 1 and found[0] == index and marked.sum() > slab / 2:
                 return "off by one", f", only at the {word} index of axis {axis}"
-            if size > 2 and len(found) == size - 1 and index not in found:
+            others = case.judged.sum() - np.take(case.judged, index, axis).sum()
+            if size > 2 and len(found) == size - 1 and index not in found and marked.sum() >= MOST * others:
                 return f"{word} row only", f", at all but the {word} index of axis {axis}"
     for a, b in itertools.combinations(range(marked.ndim), 2):
         offsets = np.unique(np.argwhere(marked)[:, b] - np.argwhere(marked)[:, a])

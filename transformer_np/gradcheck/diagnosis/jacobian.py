@@ -12,14 +12,18 @@ import math
 import numpy as np
 
 from transformer_np.gradcheck.diagnosis.case import LEFT, Case, Diagnosis, Jacobian, arrangements, broadcasts
+from transformer_np.layer import Array
+
+ROUNDED = 1e-2              # rounding to bfloat16 leaves an error that is no larger part,
+ROUNDED_TO_FLOAT32 = 1e-5   # and to float32
 
 
 def told_by_outputs(case: Case) -> Diagnosis | None:
     jacobian = case.jacobian()
     if jacobian is None:
         return None
-    for candidate in (_cotangent_not_used, _not_linear, _misplaced_factor, _transposed, _not_carried, _forgotten, _rearranged,
-                      _diagonal_only, _band, _not_masked, _residual):
+    for candidate in (_cotangent_not_used, _rounded, _not_linear, _misplaced_factor, _transposed, _not_carried, _forgotten,
+                      _counted, _rearranged, _diagonal_only, _band, _not_masked, _residual):
         found = candidate(case, jacobian)
         if found is not None:
             return found
@@ -49,10 +53,28 @@ def _cotangent_not_used(case: Case, jacobian: Jacobian) -> Diagnosis | None:
     return None
 
 
+def _rounded(case: Case, jacobian: Jacobian) -> Diagnosis | None:
+    """Off by little, and not linear, as all that is rounded. A term without the cotangent is there too where the output does not
+    depend on the element; what is rounded is 0 there."""
+    if _is_linear(case, jacobian) or jacobian.given[~jacobian.used].any():
+        return None
+    error, size = float(np.abs(case.error).max()), float(np.abs(np.where(case.judged, case.numeric, 0)).max())
+    small = np.abs(jacobian.given - jacobian.measured).max() <= ROUNDED * np.abs(jacobian.measured).max()
+    if error > ROUNDED * size or not small or case.wrong.sum() < case.judged.sum() / 2:
+        return None
+    what = "float32" if error <= ROUNDED_TO_FLOAT32 * size else "float16 or bfloat16"
+    return Diagnosis("low precision", f"at most {error / size:.1e} of the largest gradient, and not linear in the cotangent, as "
+                     f"rounding is not: {what} on the way, it seems")
+
+
+def _is_linear(case: Case, jacobian: Jacobian) -> bool:
+    together = (jacobian.weights @ jacobian.given).reshape(case.analytic.shape)
+    return bool((np.where(case.judged, np.abs(together - case.analytic), 0) <= case.slack).all())
+
+
 def _not_linear(case: Case, jacobian: Jacobian) -> Diagnosis | None:
     """Then no other way to go wrong can be told from what it gives for single numbers."""
-    together = (jacobian.weights @ jacobian.given).reshape(case.analytic.shape)
-    if (np.where(case.judged, np.abs(together - case.analytic), 0) <= case.slack).all():
+    if _is_linear(case, jacobian):
         return None
     return Diagnosis("not linear in the cotangent", "what backward gives for the whole cotangent is not the sum of what it gives "
                      "for the parts of it: a clip, a sign, or a term without the cotangent")
@@ -161,8 +183,7 @@ def _output_forgotten(jacobian: Jacobian) -> Diagnosis | None:
                 continue
             at, of = jacobian.along(member, axis)[:, 0], jacobian.axis_name(member, axis)
             here = reached & (at >= 0)
-            # is an element used at several indices of that axis, or each index by elements of its own?
-            is_sum = (sum((used & (at == index)[:, None]).any(axis=0).astype(int) for index in range(size)) > 1).any()
+            is_sum = _is_sum(jacobian, at, size)
             for kept, word in ((0, "first"), (size - 1, "last")):
                 if (lost == (here & (at != kept))).all():
                     because = ": the sum over that axis is missing" if is_sum else ""
@@ -171,6 +192,44 @@ def _output_forgotten(jacobian: Jacobian) -> Diagnosis | None:
                 if (lost == (here & (at == kept))).all():
                     return Diagnosis("off by one", f"the {word} index of {of} is left out")
     return None
+
+
+def _is_sum(jacobian: Jacobian, at: Array, size: int) -> bool:
+    """Whether an element is used at several indices of an axis, and not each index by elements of its own.   at: [M]"""
+    return bool((sum((jacobian.used & (at == index)[:, None]).any(axis=0).astype(int) for index in range(size)) > 1).any())
+
+
+def _counted(case: Case, jacobian: Jacobian) -> Diagnosis | None:
+    """A sum over an axis of the output in which some indices do not count, or count twice: a tile that is dropped, or that
+    overlaps the one before, or of which only the last program's part is kept."""
+    measured, given = jacobian.measured, jacobian.given
+    if _is_looked_up(case, jacobian):  # where the rows of the argument tell better what is lost
+        return None
+    for member, shape in enumerate(jacobian.shapes):
+        for axis, size in enumerate(shape):
+            at = jacobian.along(member, axis)[:, 0]
+            if size < 2 or not _is_sum(jacobian, at, size):
+                continue
+            products, squares = (np.bincount(at[at >= 0], each[at >= 0].sum(axis=1), size) for each in
+                                 (given * measured, measured * measured))
+            counts = np.where(squares > 0, np.rint(products / squares), 1)
+            expected = measured * np.where(at >= 0, counts[at], 1)[:, None]
+            if counts.min() < 0 or (np.abs(given - expected) > jacobian.slack).any():
+                continue
+            lost, more = np.flatnonzero(counts == 0), np.flatnonzero(counts > 1)
+            says = [f"index {_span(lost)} does not count"] if lost.size else []
+            says += [f"index {_span(more)} counts {'twice' if counts.max() == 2 else f'up to {counts.max():.0f} times'}"] \
+                if more.size else []
+            return Diagnosis("counted twice" if more.size else "partial sum",
+                             f"in the sum over {jacobian.axis_name(member, axis)}, {' and '.join(says)}")
+    return None
+
+
+def _span(indices: Array) -> str:
+    first, last = int(indices[0]), int(indices[-1])
+    if len(indices) > 2 and last - first == len(indices) - 1:
+        return f"{first} to {last}"
+    return ", ".join(map(str, indices))
 
 
 def _diagonal_only(case: Case, jacobian: Jacobian) -> Diagnosis | None:
@@ -195,6 +254,8 @@ def _band(case: Case, jacobian: Jacobian) -> Diagnosis | None:
             offsets = np.unique((at - places)[wrong & (at >= 0)])
             usual = np.unique((at - places)[jacobian.used & (at >= 0)])
             if len(offsets) != 1 or len(usual) < 2 or (wrong & (at < 0)).any():
+                continue
+            if len(np.unique(at[wrong.any(axis=1)])) < 2:  # one index alone is on some diagonal in any case
                 continue
             here = jacobian.used & (at >= 0) & (at - places == offsets[0])
             if (here & wrong).sum() < here.sum() / 2:  # something else tells better which they are
