@@ -92,6 +92,49 @@ def test_an_integer_has_none_for_its_gradient_or_nothing(gradients):
     assert report.ok, str(report)
 
 
+ONE_PER_INPUT = {
+    "floating": lambda d_a, d_b: (d_a, d_b),
+    "floating and None": lambda d_a, d_b: (d_a, d_b, None),
+    "all but None": lambda d_a, d_b: (d_a, None, d_b),
+    "all": lambda d_a, d_b: (d_a, None, d_b, None),
+    "all, and one for a setting": lambda d_a, d_b: (d_a, None, d_b, None, None),
+    "jax's of an integer": lambda d_a, d_b: (d_a, np.zeros(1, [("float0", np.void)]), d_b, None),
+}
+
+
+@pytest.mark.parametrize("gradients", ONE_PER_INPUT.values(), ids=ONE_PER_INPUT)
+@pytest.mark.parametrize("wrap, unwrap", [(lambda b: b, lambda b: b), (lambda b: (b,), lambda b: b[0])], ids=["array", "tuple"])
+@pytest.mark.parametrize("factor", [1, 2])
+def test_gradients_come_for_what_is_floating_or_for_more(gradients, wrap, unwrap, factor):
+    """An integer stands between two floating inputs, and None behind them."""
+    report = check_vjp(lambda a, ids, b, mask: unwrap(b) * a,
+                       lambda d, a, ids, b, mask: gradients(d * unwrap(b), wrap(factor * d * a)),
+                       [X, np.array([1]), wrap(X + 1), None])
+    assert [check.argument for check in report.checks if check.argument and not check.ok] == (
+        [] if factor == 1 else [report.checks[1].argument]), str(report)
+
+
+@pytest.mark.parametrize("gradients", [lambda d: (None, d), lambda d: (None, d, None), lambda d: (None, None, d, None)])
+@pytest.mark.parametrize("unused", [W, X + 1], ids=["of another shape", "of the same shape"])
+def test_a_none_that_may_be_of_two_inputs_is_of_the_one_that_makes_the_others_fit(gradients, unused):
+    report = check_vjp(lambda ids, unused, w, mask: 3 * w, lambda d, ids, unused, w, mask: gradients(3 * d),
+                       [np.arange(2), unused, X, None])
+    assert report.ok, str(report)
+
+
+def test_a_gradient_for_an_integer_is_named():
+    report = check_vjp(lambda x, ids: 2 * x, lambda d, x, ids: (2 * d, np.zeros(2)), [X, np.arange(2)])
+    assert report.check("function and vjp run").says == "vjp returned float64[2] for an input that was int64[2], expected None"
+
+
+@pytest.mark.parametrize("gradients, ok", [(lambda a, b: ((a, b),), True), (lambda a, b: (a, b), True),
+                                           (lambda a, b: (b, a), False), (lambda a, b: (a, None), False),
+                                           (lambda a, b: (a,), False)])
+def test_the_gradient_of_the_only_input_may_come_bare_where_it_is_a_tuple(gradients, ok):
+    report = check_vjp(lambda state: state[0] * state[1], lambda d, state: gradients(d * state[1], d * state[0]), [(X, X + 1)])
+    assert report.ok == ok, str(report)
+
+
 def test_none_declares_a_gradient_absent():
     assert check_vjp(lambda x, unused: 2 * x, lambda d_y, x, unused: (2 * d_y, None), [X, W]).ok
     report = check_vjp(linear, lambda d_y, x, weight: (d_y @ weight.T, None), [X, W])

@@ -106,25 +106,68 @@ def _parameter_names(forward: Callable[..., Any], count: int) -> list[str]:
 
 
 def _flatten_gradients(returned: list[Any], nodes: list[Any], names: Sequence[str], who: str) -> Iterator[Any]:
-    """One for each floating leaf. An integer has none: None in its place, or nothing. So has an input that is None."""
-    floating = [node for node in nodes if _has_floating(node)]
-    with_none = [node for node in nodes if _has_floating(node) or node is None]
-    while len(returned) > len(with_none) and returned[-1] is None:
-        returned.pop()
-    for places in (floating, with_none, nodes):
-        if len(returned) == len(places):
-            break
-    else:
-        raise Fault(f"{who} returned {len(returned)} gradients of inputs, expected {len(floating)}, "
+    """One for each floating leaf, from what was returned for some nodes."""
+    readings = _readings(returned, nodes)
+    if not readings:
+        floating = sum(map(_has_floating, nodes))
+        raise Fault(f"{who} returned {len(returned)} gradients of inputs, expected {floating}, "
                     f"one for each floating input: {', '.join(names)}", "wrong number")
-    for gradient, node in zip(returned, places, strict=True):
+    if len(readings) > 1:
+        readings.sort(key=_misfits)
+    for gradient, node in readings[0]:
         yield from _flatten_gradient(gradient, node, who)
+
+
+def _readings(returned: list[Any], nodes: list[Any]) -> list[list[tuple[Any, Any]]]:
+    """Each way in which what was returned may be meant: which gradient is that of which node. The likely ones come first.
+
+    A gradient may come for what is floating only, for inputs that are None too, for all that are not None, or for each input; and
+    Nones at the end may be left out, or be too many, as for the settings of a function. The gradient of the only floating input
+    may come bare, be it an array or a tuple.
+    """
+    floating = [_has_floating(node) for node in nodes]
+    conventions = (floating, [floats or node is None for floats, node in zip(floating, nodes, strict=True)],
+                   [node is not None for node in nodes], [True] * len(nodes))
+    found: dict[int, list[list[tuple[Any, Any]]]] = {}
+    for which, convention in enumerate(conventions):
+        if convention in conventions[:which]:
+            continue
+        places = [place for place, there in enumerate(convention) if there]
+        rest, missing = returned[len(places):], places[len(returned):]
+        if any(each is not None for each in rest) or any(floating[place] for place in missing):
+            continue
+        reading = [(gradient, nodes[place]) for gradient, place in zip(returned, places, strict=False)]
+        found.setdefault(len(rest) + len(missing), []).append(reading)
+    only = [node for node, floats in zip(nodes, floating, strict=True) if floats]
+    bare = [[(tuple(returned), only[0])]] if len(only) == 1 and isinstance(only[0], tuple) else []
+    return [reading for off in sorted(found) for reading in found[off]] + bare
+
+
+def _misfits(reading: list[tuple[Any, Any]]) -> tuple[int, int]:
+    """How many gradients cannot be those of their nodes: of what has none, and by their shapes."""
+    of_nothing = sum(not _has_floating(node) and not _is_absent(gradient) for gradient, node in reading)
+    return of_nothing, sum(_has_floating(node) and not _may_be_of(gradient, node) for gradient, node in reading)
+
+
+def _may_be_of(gradient: Any, node: Any) -> bool:
+    if gradient is None:
+        return True
+    if members(node) is not None:
+        return isinstance(gradient, dict if isinstance(node, dict) else tuple)
+    array, argument = to_numpy(gradient), to_numpy(node)
+    return array is not None and argument is not None and array.shape == argument.shape
+
+
+def _is_absent(gradient: Any) -> bool:
+    """None, or a tree of them; jax has an array of nothing for it, of a dtype of its own."""
+    return all(leaf is None or getattr(getattr(leaf, "dtype", None), "names", None) == ("float0",)
+               for _, leaf in leaves(gradient, ""))
 
 
 def _flatten_gradient(gradient: Any, node: Any, who: str) -> Iterator[Any]:
     inside = members(node)
     if not _has_floating(node):
-        if gradient is not None and members(gradient) is None:
+        if not _is_absent(gradient):
             raise Fault(f"{who} returned {phrase(gradient)} for an input that was {phrase(node)}, expected None")
     elif inside is None:
         yield gradient
