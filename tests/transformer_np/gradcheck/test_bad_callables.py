@@ -1,11 +1,15 @@
 """However bad a callable is, the verdict names the fault, and no traceback comes from inside the checker."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from transformer_np.gradcheck import check_gradients, check_vjp
+from transformer_np.gradcheck.calling.rounding import PROFILES
+from transformer_np.gradcheck.measuring.methods import METHODS
+from transformer_np.gradcheck.measuring.noise import moved
 
 X = np.random.default_rng(5).standard_normal((2, 3, 5))
 
@@ -142,6 +146,75 @@ def test_a_cache_that_cannot_be_copied_or_read():
     report = check_gradients(lambda x: (x * x, (x, Odd())), lambda d_y, cache: 2 * d_y * cache[0], [X])
     assert report.check("gradient of x").ok
     str(report)
+
+
+def tower(x):
+    """Nested deeper than Python's recursion goes."""
+    for _ in range(1200):
+        x = (x,)
+    return x
+
+
+def top_of(cache):
+    while isinstance(cache, tuple):
+        cache, *_ = cache
+    return cache
+
+
+def ring(x):
+    cache = {"x": x, "list": []}
+    cache["itself"] = (cache, cache["list"])
+    cache["list"].append(cache["list"])
+    return cache
+
+
+@pytest.mark.parametrize("keep, look", [(tower, top_of), (ring, lambda cache: cache["itself"][0]["itself"][0]["x"])],
+                         ids=["deep", "a ring"])
+@pytest.mark.parametrize("profile, factor", [("float64", 1), ("float64", 1 + 1e-9), ("float32", 1)])
+def test_a_cache_may_be_nested_deep_or_hold_itself(keep, look, profile, factor):
+    report = check_gradients(lambda x: (x * x, keep(x)), lambda d_y, cache: factor * 2 * d_y * look(cache), [X], profile=profile)
+    assert [check.name for check in report.checks if not check.ok] == ([] if factor == 1 else ["gradient of x"]), str(report)
+
+
+@pytest.mark.parametrize("keep", [tower, ring])
+def test_outputs_and_gradients_that_are_nested_deep_or_hold_themselves_are_named(keep):
+    says = check_vjp(lambda x: keep(x), square_vjp, [X]).check("function and vjp run").says
+    assert says.startswith("output[") and says.endswith("expected an array or a number")
+    report = check_vjp(square, lambda d_y, x: (keep(X),), [X])
+    assert report.check("function and vjp run").says.startswith("the gradient of x is a ")
+    report = check_vjp(lambda x, none: x * x, lambda d_y, x, none: (2 * d_y * x, keep(X)), [X, None])
+    assert report.check("function and vjp run").says.endswith(" for an input that was None, expected None")
+    with pytest.raises(ValueError, match=r"^input x.* is a .*, expected an array"):
+        check_vjp(square, square_vjp, [keep(X)])
+
+
+def test_rounding_moves_an_array_in_every_place_and_leaves_the_rest():
+    array = X.astype(np.float32)
+    cache = {"twice": [array, (array, 3, "text")], "layer": SimpleNamespace(ids=np.arange(3), tower=tower(array))}
+    cache["itself"] = cache
+    again = moved(cache, 1e-3, np.random.default_rng(0))
+    (first, (second, *rest)), layer = again["twice"], again["layer"]
+    np.testing.assert_allclose(np.abs(first / array - 1), 1e-3, rtol=1e-3)
+    assert first.dtype == np.float32 and second is first and top_of(layer.tower) is first
+    assert rest == [3, "text"] and layer.ids is cache["layer"].ids and again["itself"] is cache
+
+
+@pytest.mark.parametrize("settings", [{"method": method} for method in METHODS] + [{"profile": profile} for profile in PROFILES])
+def test_inputs_without_an_element_have_nothing_wrong(settings):
+    if settings.get("profile") == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    report = check_vjp(square, square_vjp, [np.zeros((0, 4))], **settings)
+    assert report.ok, str(report)
+    assert report.check("gradient of x").says == "it has no elements"
+
+
+@pytest.mark.parametrize("infinite", [np.inf, -np.inf])
+def test_an_output_that_is_infinite_everywhere_is_named(infinite):
+    check = check_vjp(lambda x: x + infinite, lambda d_y, x: d_y, [X]).check("function and vjp run")
+    assert check.says == "the output is infinite everywhere for float64 inputs: it has no derivative"
+    assert check.diagnosis.kind == "not finite"
+    masked = np.arange(5) > 0
+    assert check_vjp(lambda x: np.where(masked, -np.inf, x), lambda d_y, x: np.where(masked, 0, d_y), [X]).ok
 
 
 def test_what_stops_the_program_is_not_caught():

@@ -467,24 +467,28 @@ def _require_unchanged(before: dict[str, bytes], value: Any, culprit: str) -> No
 
 def _snapshot(value: Any) -> dict[str, bytes]:
     """The bytes of every array and number that can be reached from a value, under its name."""
-    return {name: np.asarray(leaf).tobytes() for name, leaf in _leaves(value, "", set())}
+    return {name: np.asarray(leaf).tobytes() for name, leaf in _leaves(value)}
 
 
-def _leaves(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, np.ndarray | np.generic | int | float | complex):
-        yield name, value
-        return
-    if id(value) in seen or isinstance(value, type | ModuleType):
-        return
-    seen.add(id(value))
-    if isinstance(value, tuple | list):
-        children = {str(index): item for index, item in enumerate(value)}
-    elif isinstance(value, dict):
-        children = {str(key): item for key, item in value.items()}
-    else:
-        children = _attributes(value)
-    for key, child in children.items():
-        yield from _leaves(child, f"{name}.{key}" if name else key, seen)
+def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
+    """A loop and no recursion: a cache may be nested as deep as it likes."""
+    seen: dict[int, Any] = {}   # by their ids, which are theirs as long as they are kept here
+    waiting = [("", value)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, np.ndarray | np.generic | int | float | complex):
+            yield name, value
+            continue
+        if id(value) in seen or isinstance(value, type | ModuleType):
+            continue
+        seen[id(value)] = value
+        if isinstance(value, tuple | list):
+            children = {str(index): item for index, item in enumerate(value)}
+        elif isinstance(value, dict):
+            children = {str(key): item for key, item in value.items()}
+        else:
+            children = _attributes(value)
+        waiting += [(f"{name}.{key}" if name else key, child) for key, child in reversed(children.items())]
 
 
 def _attributes(value: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
     measured, bounds = everything[which], Bounds.of(measuring.precision)
     question, name = f"gradient of {measuring.pair.names[which]}", measuring.pair.names[which]
     way = way_of(measuring, which, measured)
-    if measured.numeric.size == 0:
+    if measured.numeric.size == 0 or measuring.pair.arguments[which].size == 0:
         return Check(question, True, "it has no elements", 0.0, bounds.relative, name, way)
     error, wrong = _errors(measured, scale, bounds)
     for second_look in (_with_noise_of_forward, _with_rounding_of_backward):

@@ -38,6 +38,8 @@ class Loss:
         everything = _flat(members)
         # an output that is infinite, such as the log-probability of a masked entry, does not move
         self._moving = np.isfinite(everything)
+        if everything.size and not self._moving.any():
+            raise Fault(f"the output is infinite everywhere for {pair.dtype} inputs: it has no derivative", "not finite")
         self.base = everything.real[self._moving]
         self.weights = self.weigh(cotangents)
         self.eps = max(eps_of(member.dtype) for member in members)
@@ -78,7 +80,7 @@ class Loss:
             raise Fault(f"{name} gives real output for complex input, so the complex step cannot measure it: "
                         "branch on x.real, and keep abs, float() and casts away")
         if [member.shape for member in members] != self.shapes:
-            raise Fault(f"{name} gives outputs of another shape for other {dtype} inputs")
+            raise Fault(f"{name} gives outputs of another shape for other {dtype} inputs", "wrong shape")
         return _flat(members)[self._moving]
 
     def _complex(self) -> np.dtype:
@@ -97,7 +99,7 @@ class Loss:
             apart = np.where(np.isfinite(there - back), there - back, 2 * step * direction)  # NaN behind a mask may stay there
             along += float((apart * direction).sum())
             length += float((direction * direction).sum())
-        return along / (2 * length)
+        return along / (2 * length) if length > 0 else step  # no argument has an element: nothing moves
 
     def length(self, move: Move) -> float:
         """How many times a move can be made until it is as long as the numbers that move are large: what a step is a part of."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import Field, fields, is_dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from transformer_np.gradcheck.calling.foreign import Unsupported
 from transformer_np.gradcheck.calling.inputs import Fault
 from transformer_np.gradcheck.calling.pair import Pair, backward_pass, forward_pass
-from transformer_np.gradcheck.calling.trees import map_leaves
+from transformer_np.gradcheck.calling.trees import with_members
 from transformer_np.layer import Array
 
 NUM_MOVES = 4
@@ -81,16 +81,51 @@ def _signs(array: Array, salt: np.uint64) -> Array:
 
 
 def _map_arrays(function: Callable[[Array], Array], node: Any) -> Any:
-    """A cache, tuple, list or dict with function(array) for each floating array."""
-    if isinstance(node, np.ndarray):
-        return function(node) if np.issubdtype(node.dtype, np.floating) else node
-    if isinstance(node, list):
-        return [_map_arrays(function, item) for item in node]
-    if isinstance(node, tuple | dict) and node:
-        return map_leaves(lambda leaf: _map_arrays(function, leaf), node)
+    """A cache, tuple, list or dict with function(array) for each floating array, once for an array that is in several places.
+
+    A loop and no recursion: the steps of a recurrent network may be nested in each other, and a cache may hold itself, which
+    stays as it is there.
+    """
+    mapped: dict[int, Any] = {}
+    opened: dict[int, tuple[Any, list[Any]]] = {}   # by their ids, which are theirs as long as they are kept here
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        if id(here) in mapped:
+            continue
+        if id(here) in opened:
+            _, inside = opened[id(here)]
+            mapped[id(here)] = _with_items(here, [mapped.get(id(item), item) for item in inside])
+        elif isinstance(here, np.ndarray):
+            opened[id(here)] = here, []
+            mapped[id(here)] = function(here) if np.issubdtype(here.dtype, np.floating) else here
+        elif inside := _items(here):
+            opened[id(here)] = here, inside
+            waiting += [here, *(item for item in reversed(inside) if id(item) not in opened)]
+    return mapped.get(id(node), node)
+
+
+def _items(node: Any) -> list[Any]:
+    if isinstance(node, tuple | list):
+        return list(node)
+    if isinstance(node, dict):
+        return list(node.values())
     if isinstance(node, SimpleNamespace):
-        return SimpleNamespace(**{name: _map_arrays(function, value) for name, value in vars(node).items()})
-    if is_dataclass(node) and not isinstance(node, type):
-        return replace(node, **{field.name: _map_arrays(function, getattr(node, field.name))
-                                for field in fields(node) if field.init})
-    return node
+        return list(vars(node).values())
+    return [getattr(node, field.name) for field in _fields(node)]
+
+
+def _with_items(node: Any, items: list[Any]) -> Any:
+    """Another one like `node`, which holds these in place of its own."""
+    if isinstance(node, list):
+        return items
+    if isinstance(node, tuple | dict):
+        return with_members(node, items)
+    if isinstance(node, SimpleNamespace):
+        return SimpleNamespace(**dict(zip(vars(node), items, strict=True)))
+    return replace(node, **dict(zip((field.name for field in _fields(node)), items, strict=True)))
+
+
+def _fields(node: Any) -> list[Field[Any]]:
+    """Of a dataclass, those that make it."""
+    return [field for field in fields(node) if field.init] if is_dataclass(node) and not isinstance(node, type) else []
