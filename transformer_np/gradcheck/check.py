@@ -12,7 +12,15 @@ import numpy as np
 from transformer_np.gradcheck.calling.foreign import Unsupported, is_foreign, like, to_numpy
 from transformer_np.gradcheck.calling.inputs import Fault, phrase, require_seed
 from transformer_np.gradcheck.calling.outputs import random_cotangents
-from transformer_np.gradcheck.calling.pair import Pair, backward_pass, forward_pass, pair_of_functions, pair_of_layer, pair_of_vjp
+from transformer_np.gradcheck.calling.pair import (
+    Pair,
+    backward_pass,
+    forward_pass,
+    in_precision,
+    pair_of_functions,
+    pair_of_layer,
+    pair_of_vjp,
+)
 from transformer_np.gradcheck.calling.rounding import Precision
 from transformer_np.gradcheck.calling.trees import map_leaves
 from transformer_np.gradcheck.diagnosis.case import Diagnosis
@@ -145,10 +153,7 @@ def _report(call: str, subjects: Mapping[str, Any], inputs: Sequence[Any], fresh
     precision = Precision.of(settings.profile)
 
     def rounded() -> Pair:
-        made = fresh()
-        if settings.profile == "float64":
-            return made
-        return replace(made, arguments=tuple(map(precision.round, made.arguments)), dtype=precision.dtype)
+        return in_precision(fresh(), precision)
 
     pair = rounded()
     if not pair.arguments:
@@ -176,6 +181,7 @@ def _checks(rounded: Callable[[], Pair], settings: _Settings, inputs: Sequence[A
         gradients = backward_pass(pair, base, cotangents)
         pair = rounded()
         exact = exact_of(pair, wide, _reference_pair(settings.reference, inputs, pair))
+        exact.loss.require_finite_output()
     except Fault as fault:
         question = f"{pair.called[0]} and {pair.called[1]} run"
         diagnosis = Diagnosis(fault.kind, str(fault))

@@ -1,15 +1,18 @@
 """However bad a callable is, the verdict names the fault, and no traceback comes from inside the checker."""
 
 import json
+import re
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from transformer_np.gradcheck import check_gradients, check_vjp
+from transformer_np.gradcheck import check_gradients, check_layer, check_vjp
 from transformer_np.gradcheck.calling.rounding import PROFILES
 from transformer_np.gradcheck.measuring.methods import METHODS
 from transformer_np.gradcheck.measuring.noise import moved
+from transformer_np.linear import Linear
 
 X = np.random.default_rng(5).standard_normal((2, 3, 5))
 
@@ -215,6 +218,53 @@ def test_an_output_that_is_infinite_everywhere_is_named(infinite):
     assert check.diagnosis.kind == "not finite"
     masked = np.arange(5) > 0
     assert check_vjp(lambda x: np.where(masked, -np.inf, x), lambda d_y, x: np.where(masked, 0, d_y), [X]).ok
+
+
+def test_at_other_inputs_an_output_may_be_infinite():
+    """They are some 10 % larger, and there float16 has no room for them."""
+    report = check_vjp(lambda x: x, lambda d_y, x: d_y, [np.full(40, 65e3)], profile="float16")
+    assert report.check("gradients follow the inputs").ok, str(report)
+
+
+@pytest.mark.parametrize("profile, number, largest", [("float16", 1.5e6, 65504), ("float32", 1e300, 3.40282e+38)])
+def test_an_input_that_the_profile_has_no_room_for_raises(profile, number, largest):
+    message = f"input x has a number of size {number:.6g}, and the largest of {profile} is {largest}: it would become infinite"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_vjp(square, square_vjp, [np.array([1.0, np.inf, -number])], profile=profile)
+    assert check_vjp(np.tanh, lambda d_y, x: d_y * (1 - np.tanh(x) ** 2), [np.array([1.0, np.inf])], profile=profile).ok
+
+
+def test_a_weight_that_the_profile_has_no_room_for_raises():
+    layer = Linear(np.full((3, 2), 1e6), np.zeros(2))
+    with pytest.raises(ValueError, match=r"^weight weight has a number of size 1e\+06, and the largest of float16 is 65504"):
+        check_layer(layer, [np.ones((4, 3))], profile="float16")
+
+
+@pytest.mark.parametrize("shape", [(1,) * 32, (2,) * 10 + (1,) * 22, (2,) * 12], ids=["32 of one", "32", "12"])
+def test_many_axes_need_little_memory(shape):
+    tracemalloc.start()
+    try:
+        report = check_vjp(square, square_vjp, [np.random.default_rng(0).standard_normal(shape)])
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert report.ok, str(report)
+    assert most < 20e6
+
+
+@pytest.mark.parametrize("vjp", [square_vjp, lambda d_y, x: np.zeros(x.shape)], ids=["raises", "does not raise"])
+@pytest.mark.parametrize("period", [2, 3])
+def test_an_output_whose_shape_varies_is_named(vjp, period):
+    calls = iter(range(10 ** 9))
+    report = check_vjp(lambda x: (x * x)[:, :1 + (1 + next(calls)) % period], vjp, [X])
+    check = report.check("function and vjp run")
+    assert check.says == "function gives outputs of another shape when it is called again"
+    assert check.diagnosis.kind == "wrong shape"
+
+
+def test_a_backward_that_raises_is_named_where_the_shape_does_not_vary():
+    says = check_vjp(lambda x: x[:, :2], square_vjp, [X]).check("function and vjp run").says
+    assert says.startswith("vjp raised ValueError for float64 inputs: operands could not be broadcast")
 
 
 def test_what_stops_the_program_is_not_caught():

@@ -1,4 +1,8 @@
-"""The same numbers in memory in other ways. A kernel that reads a pointer and a shape, and no strides, breaks on most of them."""
+"""The same numbers in memory in other ways. A kernel that reads a pointer and a shape, and no strides, breaks on most of them.
+
+Two ways are left out, since no kernel is ever given them: another order of bytes, which no library but NumPy has, and addresses
+that are no multiple of a number's size. A processor may stop a program for the latter, and with it the checker.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,17 @@ def fortran_order(array: Array) -> Array:
     return np.array(array, order="F")
 
 
+MOST_STRIDED = 4
+
+
 def strided(array: Array) -> Array:
-    """Every second number of an array twice as wide. Between them is NaN, or the largest integer, or True: not to be read."""
-    wide = np.full([2 * size for size in array.shape], _poison(array.dtype), array.dtype)
-    every_second: Any = (..., *(slice(1, None, 2) for _ in array.shape))
+    """Every second number of an array twice as wide. Between them is NaN, or the largest integer, or True: not to be read.
+
+    Twice as wide along its last axes of two or more, and not along more than MOST_STRIDED of them: each doubles the memory.
+    """
+    long = [axis for axis, size in enumerate(array.shape) if size > 1][-MOST_STRIDED:]
+    wide = np.full([size * (1 + (axis in long)) for axis, size in enumerate(array.shape)], _poison(array.dtype), array.dtype)
+    every_second: Any = (..., *(slice(1, None, 2) if axis in long else slice(None) for axis in range(array.ndim)))
     view = wide[every_second]
     view[...] = array
     return view

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,11 @@ import numpy as np
 from transformer_np.gradcheck.calling.foreign import Unsupported, is_floating_dtype, to_numpy
 from transformer_np.gradcheck.calling.inputs import Fault, Inputs, phrase
 from transformer_np.gradcheck.calling.outputs import arrange_cotangents, floating_members
+from transformer_np.gradcheck.calling.rounding import Precision
 from transformer_np.layer import Array, Layer, describe, named_arrays, with_arrays
 
 FLOAT64 = np.dtype(np.float64)
+ANOTHER_SHAPE = "gives outputs of another shape when it is called again"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,21 @@ def pair_of_layer(layer: Layer, inputs: Sequence[Any], forward: Callable[..., An
     return Pair((*given.names, *names), (*given.arguments, *weights), num_inputs, given.constants, call_forward, call_backward)
 
 
+def in_precision(pair: Pair, precision: Precision) -> Pair:
+    """The pair in another precision than float64, with its arguments rounded to it. Raises ValueError for a number that is too
+    large for it; what is infinite already may be."""
+    if precision.dtype == FLOAT64:
+        return pair
+    arguments = tuple(map(precision.round, pair.arguments))
+    for index, (name, wide, rounded) in enumerate(zip(pair.names, pair.arguments, arguments, strict=True)):
+        if (np.isinf(rounded) & np.isfinite(wide)).any():
+            whose = "input" if index < pair.num_inputs else "weight"
+            largest = np.abs(wide[np.isfinite(wide)]).max()
+            raise ValueError(f"{whose} {name} has a number of size {largest:.6g}, and the largest of {precision.profile} is "
+                             f"{precision.largest:.6g}: it would become infinite")
+    return replace(pair, arguments=arguments, dtype=precision.dtype)
+
+
 def _several(returned: Any) -> Sequence[Any]:
     """A single gradient may come bare."""
     return returned if isinstance(returned, tuple | list) else (returned,)
@@ -159,10 +176,24 @@ def backward_pass(pair: Pair, outcome: Outcome, cotangents: Sequence[Array], *,
         raise Fault(f"{pair.called[0]} gives {len(outcome.members)} floating outputs, and gave {len(cotangents)} before",
                     "wrong number")
     d_output = arrange_cotangents(outcome.output, cotangents)
-    gradients, caught = _call(name, dtype, pair.backward, d_output, outcome.cache)
+    try:
+        gradients, caught = _call(name, dtype, pair.backward, d_output, outcome.cache)
+    except Fault:
+        _require_a_shape(pair)
+        raise
     if warned is not None:
         warned += [f"{name} warns for {dtype} inputs: {warning.category.__name__}: {warning.message}" for warning in caught]
     return tuple(_fitting(*each) for each in zip(pair.names, pair.arguments, gradients, strict=True))
+
+
+def _require_a_shape(pair: Pair) -> None:
+    """Where backward raises, is it because forward gives outputs of another shape each time? Raises Fault if it does."""
+    try:
+        shapes = [[member.shape for member in forward_pass(pair, pair.given).members] for _ in range(2)]
+    except (Fault, Unsupported):
+        return
+    if shapes[0] != shapes[1]:
+        raise Fault(f"{pair.called[0]} {ANOTHER_SHAPE}", "wrong shape") from None
 
 
 def _drops_imaginary_part(warning: warnings.WarningMessage) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from transformer_np.gradcheck.calling.foreign import Unsupported
 from transformer_np.gradcheck.calling.inputs import Fault
-from transformer_np.gradcheck.calling.pair import Pair, forward_pass
+from transformer_np.gradcheck.calling.pair import ANOTHER_SHAPE, Pair, forward_pass
 from transformer_np.gradcheck.calling.rounding import eps_of
 from transformer_np.layer import Array
 
@@ -34,17 +34,20 @@ class Loss:
         members = forward_pass(pair, pair.given).members
         self.shapes = [member.shape for member in members]
         if self.shapes != [cotangent.shape for cotangent in cotangents]:
-            raise Fault(f"{pair.called[0]} gives outputs of another shape when it is called again", "wrong shape")
+            raise Fault(f"{pair.called[0]} {ANOTHER_SHAPE}", "wrong shape")
         everything = _flat(members)
         # an output that is infinite, such as the log-probability of a masked entry, does not move
         self._moving = np.isfinite(everything)
-        if everything.size and not self._moving.any():
-            raise Fault(f"the output is infinite everywhere for {pair.dtype} inputs: it has no derivative", "not finite")
         self.base = everything.real[self._moving]
         self.weights = self.weigh(cotangents)
         self.eps = max(eps_of(member.dtype) for member in members)
         # few digits want large steps
         self.sizes = sizes_of(self.arguments, 0.1 if pair.dtype == np.float64 else 1.0)
+
+    def require_finite_output(self) -> None:
+        """Raises Fault for an output that is infinite everywhere: nothing of it moves, as if it depended on nothing."""
+        if self._moving.size and not self._moving.any():
+            raise Fault(f"the output is infinite everywhere for {self.pair.dtype} inputs: it has no derivative", "not finite")
 
     def weigh(self, cotangents: Sequence[Array]) -> Array:
         """Cotangents as weights of the numbers of `base`."""
