@@ -1,4 +1,5 @@
-"""The fixture `gradcheck` for pytest. A test fails with the report as its message, and nothing else.
+"""The fixture `gradcheck` for pytest. A test fails with the report as its message, and nothing else; or, where what it gives
+cannot be checked, with the sentence that says so.
 
     def test_my_softmax(gradcheck):
         gradcheck(forward, backward, [x])                                       check_gradients
@@ -51,7 +52,10 @@ def pytest_configure(config: Any) -> None:
 def _passed(check: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     import pytest
 
-    report = check(*arguments, **keywords)
+    try:
+        report = check(*arguments, **keywords)
+    except ValueError as error:  # of the call: what the checked functions raise is in the report
+        pytest.fail(f"{check.__name__}: ValueError: {error}", pytrace=False)
     if not report.ok:
         pytest.fail(str(report), pytrace=False)
     return report

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from transformer_np.errors import InputError
+from transformer_np.gradcheck.calling.foreign import bfloat16, is_floating_dtype
 from transformer_np.gradcheck.calling.layouts import LAYOUTS
 from transformer_np.layer import Array
 from transformer_np.masks import causal_mask, padding_mask
@@ -59,9 +60,10 @@ def attention_masks(batch: int, num_queries: int, num_keys: int, *,
     """The kind, and a boolean mask that broadcasts to [B, H, T, S], True = may attend.
 
     none: None.   causal: [T, S].   padding: [B, 1, 1, S], lengths from 0 to S.   random: [B, 1, T, S], where a row in four
-    allows nothing.
+    allows nothing.   kinds: some of them.
     """
     st = _hypothesis()
+    _require_some("attention_masks: kinds", kinds, MASKS)
     lengths = st.lists(st.integers(0, num_keys), min_size=batch, max_size=batch)
     rows = st.tuples(seeds(), seeds())
     strategies = {
@@ -163,9 +165,11 @@ def values(shape: Shape, *, dtype: Any = np.float64, regimes: Sequence[str] = RE
     normal: of size 1.   large mean: a spread of 1 around a number whose square has no digit left for it.   constant rows: equal
     along the last axis.   saturated: half of them +-1000 (float16: +-256), where exp overflows.   ties: few values, many times.
     signed zeros: 0.0 and -0.0, and 1.   subnormal: below the smallest normal number, 0 among them.
+    dtype: floating, or bfloat16 of ml_dtypes.   regimes: some of them.
     """
     st = _hypothesis()
-    info = np.finfo(dtype)
+    _require_some("values: regimes", regimes, REGIMES)
+    info = _finfo(dtype)
     saturated = min(1000.0, float(info.max) ** 0.5)
 
     def draw(regime: str, seed: int) -> tuple[str, Array]:
@@ -180,13 +184,15 @@ def values(shape: Shape, *, dtype: Any = np.float64, regimes: Sequence[str] = RE
             "signed zeros": lambda: rng.choice([0.0, -0.0, 1.0], shape),
             "subnormal": lambda: rng.integers(-9, 10, shape) * float(info.smallest_subnormal),
         }[regime]()
-        return regime, np.array(numbers, dtype)
+        return regime, np.array(numbers, info.dtype)
 
     return st.builds(draw, st.sampled_from(regimes), seeds())
 
 
 def arrays(shapes: Shape | Strategy, *, dtype: Any = np.float64, regimes: Sequence[str] = REGIMES) -> Strategy:
     """`values`, the numbers alone, of a shape or of a strategy of shapes."""
+    if not isinstance(shapes, tuple | _hypothesis().SearchStrategy):
+        raise ValueError(f"arrays: shapes is {shapes!r}, expected a tuple of sizes or a strategy of such tuples")
     if isinstance(shapes, tuple):
         return values(shapes, dtype=dtype, regimes=regimes).map(lambda drawn: drawn[1])
     return shapes.flatmap(lambda shape: arrays(shape, dtype=dtype, regimes=regimes))
@@ -201,6 +207,25 @@ def layouts() -> Strategy:
 def seeds() -> Strategy:
     """For `numpy.random.default_rng`: where the numbers matter less than their being of a kind, one seed for all draws fast."""
     return _hypothesis().integers(0, 2 ** 32 - 1)
+
+
+def _require_some(what: str, given: Any, known: Sequence[str]) -> None:
+    if isinstance(given, str) or not isinstance(given, Sequence) or not given or any(each not in known for each in given):
+        raise ValueError(f"{what} is {given!r}, expected some of {', '.join(known)}")
+
+
+def _finfo(dtype: Any) -> Any:
+    """What NumPy says of a floating dtype; for bfloat16, ml_dtypes. Raises ValueError for another dtype."""
+    try:
+        found = bfloat16() if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not is_floating_dtype(found):
+        raise ValueError(f"values: dtype is {dtype!r}, expected a floating one")
+    if found.name != "bfloat16":
+        return np.finfo(found)
+    import ml_dtypes
+    return ml_dtypes.finfo(found)
 
 
 def _hypothesis() -> Any:

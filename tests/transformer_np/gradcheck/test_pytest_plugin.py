@@ -82,9 +82,16 @@ def test_a_bad_call_is_an_error_and_not_a_verdict(run):
     result = run("""
     def test_reference(gradcheck):
         gradcheck.against("sofmax", softmax_forward, softmax_backward)
+
+    def test_pair(gradcheck):
+        gradcheck(softmax_forward, softmax_backward, x)
     """)
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E *ValueError: no pair is called 'sofmax'*"])
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines([
+        "check_against: ValueError: no pair is called 'sofmax'*",
+        "check_gradients: ValueError: inputs is float64[[]2, 3], expected a list or tuple of the arguments of forward"])
+    result.stdout.no_fnmatch_line("*pytest_plugin.py*")
+    result.stdout.no_fnmatch_line("*FAILED, * of * checks*")
 
 
 def test_the_fixture_is_listed_with_what_it_does(pytester, monkeypatch):

@@ -1,6 +1,7 @@
 """What a strategy promises comes up, and what it must never give does not."""
 
 import math
+import re
 import subprocess
 import sys
 
@@ -183,6 +184,36 @@ def test_arrays_take_a_shape_or_a_strategy_of_shapes():
     comes_up(draw.arrays(draw.shapes(min_dims=2), regimes=["ties"]), lambda array: array.size == 0 and array.ndim > 1)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "a dtype of ml_dtypes"])
+def test_numbers_of_bfloat16(dtype):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    of_dtype = np.dtype(ml_dtypes.bfloat16)
+    for regime in draw.REGIMES:
+        drawn = draw.arrays((4, 6), dtype=dtype if dtype == "bfloat16" else of_dtype, regimes=[regime])
+        array = comes_up(drawn, lambda array: (array != 0).any())
+        assert array.dtype == of_dtype and np.isfinite(array).all()
+        if regime == "subnormal":
+            assert (np.abs(array.astype(float)) < float(ml_dtypes.finfo(of_dtype).tiny)).all()
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: draw.values((2,), regimes=["nope"]), "values: regimes is ['nope'], expected some of normal, large mean"),
+    (lambda: draw.values((2,), regimes="ties"), "values: regimes is 'ties', expected some of"),
+    (lambda: draw.values((2,), regimes=5), "values: regimes is 5, expected some of"),
+    (lambda: draw.values((2,), regimes=[]), "values: regimes is [], expected some of"),
+    (lambda: draw.attention_masks(1, 2, 3, kinds=["none", "x"]),
+     "attention_masks: kinds is ['none', 'x'], expected some of none, causal, padding, random"),
+    (lambda: draw.values((2,), dtype=int), "values: dtype is <class 'int'>, expected a floating one"),
+    (lambda: draw.values((2,), dtype="float8"), "values: dtype is 'float8', expected a floating one"),
+    (lambda: draw.values((2,), dtype=complex), "values: dtype is <class 'complex'>, expected a floating one"),
+    (lambda: draw.arrays(5), "arrays: shapes is 5, expected a tuple of sizes or a strategy of such tuples"),
+    (lambda: draw.arrays([2, 3]), "arrays: shapes is [2, 3], expected a tuple of sizes"),
+])
+def test_a_bad_argument_is_named_at_once(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        call()
+
+
 # ---------------------------------------------------------------------------------------------------- layouts
 
 @given(draw.layouts(), st.data())
@@ -217,6 +248,11 @@ def test_a_layout_is_what_it_is_called(name):
 def test_what_lies_between_strided_numbers_is_not_to_be_read(array, poison):
     base = LAYOUTS["strided"](array).base
     assert np.array_equal(base.flat[0], poison, equal_nan=True)
+
+
+def test_the_strided_layout_doubles_the_last_axes_that_are_longer_than_one():
+    assert LAYOUTS["strided"](np.zeros((2, 3, 1, 2, 3, 2))).base.shape == (2, 6, 1, 4, 6, 4)
+    assert LAYOUTS["strided"](np.zeros((1,) * 32)).shape == (1,) * 32
 
 
 # ---------------------------------------------------------------------------------------------------- without hypothesis

@@ -1,7 +1,7 @@
 """The same numbers in memory in other ways. A kernel that reads a pointer and a shape, and no strides, breaks on most of them.
 
-Two ways are left out, since no kernel is ever given them: another order of bytes, which no library but NumPy has, and addresses
-that are no multiple of a number's size. A processor may stop a program for the latter, and with it the checker.
+Two ways are left out: another order of bytes, which no library but NumPy has; and addresses that are no multiple of a number's
+size, which no library gives, and for which a processor may stop compiled code, and the checker with it.
 """
 
 from __future__ import annotations
