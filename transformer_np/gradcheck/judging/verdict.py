@@ -13,17 +13,18 @@ from transformer_np.gradcheck.calling.pair import backward_pass
 from transformer_np.gradcheck.calling.rounding import Precision
 from transformer_np.gradcheck.diagnosis.case import Case, Diagnosis, Jacobian, integers_of
 from transformer_np.gradcheck.diagnosis.diagnose import diagnose
+from transformer_np.gradcheck.measuring.differences import differences
 from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, moved_loss
 from transformer_np.gradcheck.measuring.kinks import is_between, one_sided
 from transformer_np.gradcheck.measuring.measurement import Measurement, measure_directions, measure_elements
 from transformer_np.gradcheck.measuring.methods import Measuring, sample, way_of
-from transformer_np.gradcheck.measuring.precision import UNCERTAIN, Bounds, relative_error
+from transformer_np.gradcheck.measuring.precision import NOTHING, UNCERTAIN, Bounds, relative_error
 from transformer_np.gradcheck.measuring.wider import next_to_nothing
 from transformer_np.gradcheck.report import Check, Element
 from transformer_np.layer import Array
 
 MAX_KINKS = 0.75            # the part of the elements of an argument that may be excused: half of what a relu gives are zeros
-MAX_UNSETTLED = 0.1         # the part that may be left without a verdict because differences do not settle
+MAX_UNSETTLED = 0.1         # the part that may be left without a verdict because differences see too little
 UNSETTLED = 1e-3            # an error of differences that is so large a part of the gradient is no measurement,
 UNSETTLED_LOW = 0.1         # and in low precision, where the forward that is measured has no better to give
 MAX_LOOKS = 1000            # so many elements that seem wrong are looked at for a kink
@@ -48,6 +49,7 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
     # the three ways to be no fault of backward's
     enough = UNSETTLED if measuring.loss.pair.dtype == np.float64 else UNSETTLED_LOW
     unsettled = measured.judged & (UNCERTAIN * measured.error > enough * (np.abs(measured.numeric) + scale))
+    unsettled |= wrong & _unseen(measuring, which, measured)
     kinks = _kinks(measuring, which, measured, wrong & ~unsettled)
     wrong &= ~unsettled & ~kinks
     figure = float(np.where(kinks | unsettled, 0, error).max())
@@ -60,7 +62,8 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
     common = _common_factor(measured, measuring.precision) if not wrong.any() else None
     if common is not None:
         wrong = measured.judged
-        found = replace(found, says=f"{found.says}; together they are {common:.4g} times what is right, which no rounding explains")
+        says = f"{found.says}; together they are {common:.4g} times what is right, which no rounding explains"
+        found = replace(found, says=says)
     if not wrong.any():
         return found
     index = tuple(int(i) for i in np.unravel_index(np.where(wrong, error, -1).argmax(), wrong.shape))
@@ -98,7 +101,7 @@ def _skipped(measured: Measurement, kinks: Array, unsettled: Array) -> tuple[str
         if kinks.sum() * measured.part > MAX_KINKS * count:
             says, too_many = f"{says}, more than {MAX_KINKS:.0%}: move the inputs, so that there is something to check", True
     if unsettled.any():
-        says += f"; {unsettled.sum()} of {count} {measured.place}s are not measured: differences do not settle there"
+        says += f"; {unsettled.sum()} of {count} {measured.place}s are not measured: differences see too little there"
         if unsettled.sum() > MAX_UNSETTLED * count:
             says, too_many = f"{says}, more than {MAX_UNSETTLED:.0%}", True
     return says, too_many
@@ -180,6 +183,15 @@ def _with_rounding_of_backward(measuring: Measuring, which: int, measured: Measu
     if measured.place == "direction":
         rounding = np.array([(rounding * np.abs(direction)).sum() for direction in measuring.directions(which)])
     return replace(measured, noise=np.maximum(measured.noise, rounding))
+
+
+def _unseen(measuring: Measuring, which: int, measured: Measurement) -> Array:
+    """Where an error moves the outputs by no more than their rounding, so that differences cannot tell whether it is one."""
+    if measuring.products[which] is not differences or measured.place != "element":
+        return np.zeros(measured.judged.shape, bool)
+    loss = measuring.loss
+    rounding = NOTHING * float(np.abs(loss.weights * loss.base).sum()) / loss.sizes[which]
+    return np.abs(measured.analytic - measured.numeric) <= rounding
 
 
 def _ulps(measured: Measurement, precision: Precision) -> str:
