@@ -6,6 +6,7 @@ in public NumPy implementations; the others are what one gets wrong by hand, or 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -122,6 +123,11 @@ PIECES = plain(lambda x: x[:, 1:] * x[:, :-1], lambda d, x: np.pad(d * x[:, :-1]
 MERGE = plain(lambda y: y.swapaxes(1, 2).reshape(2, 4, 6), lambda d, y: d.reshape(2, 4, 3, 2).swapaxes(1, 2), normal(2, 3, 4, 2))
 TIED = plain(lambda ids, table: np.tanh(table[ids]) @ table.T, lambda d, ids, table: sum(tied_gradients(d, ids, table)), IDS,
              normal(7, 5))
+TILED = replace(LINEAR, inputs=[normal(10, 5), normal(5, 4), normal(4)])
+LARGE = plain(lambda x: (x * x).sum(axis=0), lambda d, x: 2 * d * x, 0.1 * normal(2500, 4))
+MAXIMUM = plain(lambda x: x.max(axis=-1), lambda d, x: d[..., None] * (np.arange(5) == x.argmax(axis=-1)[..., None]),
+                np.round(normal(2, 3, 5)))
+RELU_AT_ZERO = replace(RELU, inputs=[np.where(np.arange(5) > 1, X, 0)])
 
 
 def tied_gradients(d: Array, ids: Array, table: Array) -> tuple[Array, Array]:
@@ -167,6 +173,18 @@ def gradient(right: Pair, change: Callable[..., Any], which: int = 0) -> Pair:
 
 def times(right: Pair, factor: float, which: int = 0) -> Pair:
     return gradient(right, lambda g, *_: g * factor, which)
+
+
+def by_tiles(d_y: Array, rows: Array, overlapping: bool) -> Array:
+    """The gradient of a weight, added up over tiles of 4 rows. What is left at the end is dropped, or is a tile that overlaps."""
+    whole = len(rows) // 4 * 4
+    starts = [*range(0, whole, 4), *([len(rows) - 4] if overlapping else [])]
+    return sum((rows[start:start + 4].T @ d_y[start:start + 4] for start in starts), np.zeros_like(rows, shape=(5, 4)))
+
+
+def to_bfloat16(array: Array) -> Array:
+    bits = array.astype(np.float32).view(np.uint32) & np.uint32(0xffff0000)
+    return bits.view(np.float32).astype(array.dtype)
 
 
 def in_memory_order(array: Array) -> Array:
@@ -329,6 +347,28 @@ def new_mask_each_time(right: Pair) -> Pair:
     return backward(right, lambda d, _: np.where(drawn.random(d.shape) < 0.5, 2 * d, 0))
 
 
+def later(right: Pair, number: int, change: Callable[[], Any]) -> Pair:
+    """Backward is right until the call of that number, and there gives `change()`."""
+    count = itertools.count(1)
+    return backward(right, lambda d, cache: change() if next(count) >= number else right.backward(d, cache))
+
+
+def out_of_memory() -> Any:
+    raise MemoryError("no memory left on the device")
+
+
+def used_up(right: Pair) -> Pair:
+    """What backward needs is freed when it was used, as torch does without retain_graph."""
+    kept: dict[Any, Any] = {}
+
+    def keeping(*inputs: Any) -> Any:
+        key = object()
+        output, kept[key] = right.forward(*inputs)
+        return output, key
+
+    return replace(right, forward=keeping, backward=lambda d, key: right.backward(d, kept.pop(key)))
+
+
 def written(array: Array, value: Any) -> Array:
     array[...] = value
     return array
@@ -337,6 +377,7 @@ def written(array: Array, value: Any) -> Array:
 # ---------------------------------------------------------------------------------------------------- the bugs
 
 ROW, FACTOR = "missing row term", "constant factor"
+RAISES_LATER = "an error from the eighth call on"
 
 
 def found_in_public_code() -> Iterator[Bug]:
@@ -465,6 +506,24 @@ def made_up() -> Iterator[Bug]:
               backward(RNN, rnn_that_stops_early))
     yield bug("cotangent of the second output not used", "output forgotten", TWO_OUTPUTS,
               backward(TWO_OUTPUTS, lambda d, cache: d[0] * np.cos(cache[0])))
+    yield bug("tile at the end of a sum dropped", "partial sum", TILED,
+              gradient(TILED, lambda g, d, cache: by_tiles(d, cache.x, overlapping=False), 1))
+    yield bug("tile at the end of a sum overlaps the one before", "counted twice", TILED,
+              gradient(TILED, lambda g, d, cache: by_tiles(d, cache.x, overlapping=True), 1))
+    yield bug("of the parts of a sum only that of the last program", "partial sum", TILED,
+              gradient(TILED, lambda g, d, cache: cache.x[6:].T @ d[6:], 1))
+    yield bug("gradient of all heads summed for each", "sum too much", SELF_ATTENTION,
+              gradient(SELF_ATTENTION, lambda g, *_: np.broadcast_to(g.sum(axis=0), g.shape).copy(), 1))
+    # few of many
+    yield bug("one of 10,000 elements wrong by 1 %", "few wrong elements", LARGE,
+              gradient(LARGE, lambda g, *_: g * np.where(np.arange(g.size).reshape(g.shape) == 4321, 1.01, 1).astype(g.dtype)))
+    yield bug("last of 2,500 rows dropped", "few wrong elements", LARGE,
+              gradient(LARGE, lambda g, *_: g * (np.arange(2500)[:, None] < 2499)))
+    # kinks
+    yield bug("all of several largest numbers get all of the gradient", "ties", MAXIMUM,
+              gradient(MAXIMUM, lambda g, d, cache: d[..., None] * (cache[0] == cache[0].max(axis=-1, keepdims=True))))
+    yield bug("slope of 2 at the kink of ReLU", "at zero", RELU_AT_ZERO,
+              gradient(RELU_AT_ZERO, lambda g, d, cache: np.where(RELU_AT_ZERO.inputs[0] == 0, 2 * d, g)))
     # masks
     yield bug("causal mask off by one: the diagonal is lost", "mask off by one", MASKED_SQUARES,
               gradient(MASKED_SQUARES, lambda g, *_: np.tril(g, -1)))
@@ -511,11 +570,20 @@ def made_up() -> Iterator[Bug]:
     yield bug("float64 for float32", "wrong dtype", LINEAR, gradient(LINEAR, lambda g, *_: g.astype(np.float64), 1))
     yield bug("float32 for float64", "wrong dtype", LINEAR, gradient(LINEAR, lambda g, *_: g.astype(np.float32)))
     yield bug("float32 on the way", "low precision", LINEAR, gradient(LINEAR, lambda g, *_: g.astype(np.float32).astype(g.dtype)))
+    yield bug("bfloat16 on the way", "low precision", LINEAR, gradient(LINEAR, lambda g, *_: to_bfloat16(g)))
+    yield bug("a cotangent in bfloat16", "low precision", LINEAR,
+              backward(LINEAR, lambda d, cache: linear_backward(to_bfloat16(d), cache)))
+    yield bug("a sum in float32", "low precision", LINEAR, gradient(LINEAR, lambda g, d, cache: np.tensordot(
+        cache.x.astype(np.float32), d.astype(np.float32), ((0, 1), (0, 1))).astype(g.dtype), 1))
     yield bug("float16 on the way", "low precision", LINEAR, gradient(LINEAR, lambda g, *_: g.astype(np.float16).astype(g.dtype)))
     # chance
     yield bug("dropout mask drawn again in backward", "nondeterministic", DROPOUT, new_mask_each_time(DROPOUT))
     yield bug("noise of 1e-3 in backward", "nondeterministic", LINEAR, another_each_time(LINEAR, 1e-3))
     yield bug("noise of 1e-12 in backward", "nondeterministic", LINEAR, another_each_time(LINEAR, 1e-12))
+    # later
+    yield bug("None from the third call on", "nondeterministic", TANH, later(TANH, 3, lambda: None))
+    yield bug(RAISES_LATER, "does not run", TANH, later(TANH, 8, out_of_memory))
+    yield bug("a cache that is used up by one backward", "cache used up", TANH, used_up(TANH))
     # tiny
     for exponent in (6, 7, 8, 9):
         yield bug(f"too large by 1e-{exponent}, relative", "small factor", LINEAR, times(LINEAR, 1 + 10.0**-exponent))

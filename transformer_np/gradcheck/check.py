@@ -24,7 +24,7 @@ from transformer_np.gradcheck.calling.pair import (
 from transformer_np.gradcheck.calling.rounding import Precision
 from transformer_np.gradcheck.calling.trees import map_leaves
 from transformer_np.gradcheck.diagnosis.case import Diagnosis
-from transformer_np.gradcheck.judging.properties import CAUSES, COMPARISONS, Property, kind_of_fault, properties_of
+from transformer_np.gradcheck.judging.properties import CAUSES, COMPARISONS, NOT_AGAIN, Property, kind_of_fault, properties_of
 from transformer_np.gradcheck.judging.values import check_output, check_values
 from transformer_np.gradcheck.measuring.exact import exact_of
 from transformer_np.gradcheck.measuring.methods import METHODS
@@ -152,8 +152,10 @@ def _report(call: str, subjects: Mapping[str, Any], inputs: Sequence[Any], fresh
     require_seed(settings.seed)
     precision = Precision.of(settings.profile)
 
+    by_chance: list[str] = []
+
     def rounded() -> Pair:
-        return in_precision(fresh(), precision)
+        return _watched(in_precision(fresh(), precision), by_chance)
 
     pair = rounded()
     if not pair.arguments:
@@ -164,7 +166,40 @@ def _report(call: str, subjects: Mapping[str, Any], inputs: Sequence[Any], fresh
     kept = map_leaves(_copy, tuple(inputs))
     again = reproducer(call, subjects, kept, settings.keywords() | dict(own or {}))
     with np.errstate(all="ignore"):  # what is compared may be infinite; inside of the callables NumPy warns as ever
-        return Report(name, tuple(_checks(rounded, settings, inputs, rng)), again, kept)
+        checks = _checks(rounded, settings, inputs, rng)
+        if by_chance and all(check.ok for check in checks):
+            says = f"{by_chance[0]}; {NOT_AGAIN}"
+            checks.append(Check(f"{' and '.join(pair.called)} run", False, says, diagnosis=Diagnosis("does not run", says)))
+        return Report(name, tuple(checks), again, kept)
+
+
+def _watched(pair: Pair, by_chance: list[str]) -> Pair:
+    """A pair that says in `by_chance` when a callable raises an error and does not if it is called again with the same. Some
+    calls may fail: a step of differences that is too large for the function, a number beyond its domain by a rounding error. But
+    there it fails each time."""
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except (Fault, Unsupported):
+                raise
+            except Exception as error:
+                if _runs(function, arguments):
+                    by_chance.append(f"{name} raised {type(error).__name__}: {error}")
+                raise
+        return called
+
+    forward, backward = pair.called
+    return replace(pair, forward=watched(forward, pair.forward), backward=watched(backward, pair.backward))
+
+
+def _runs(function: Callable[..., Any], arguments: Sequence[Any]) -> bool:
+    try:
+        function(*arguments)
+    except Exception:
+        return False
+    return True
 
 
 def _copy(leaf: Any) -> Any:

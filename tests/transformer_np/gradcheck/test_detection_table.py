@@ -2,7 +2,7 @@
 
 import gradcheck_detection as detection
 import pytest
-from gradcheck_planted import wrong_forwards
+from gradcheck_planted import RAISES_LATER, wrong_forwards
 
 from transformer_np.gradcheck import check_against
 
@@ -27,7 +27,8 @@ def test_the_table_has_every_bug_and_counts_those_that_are_found():
 
 
 def test_no_bug_is_expected_to_be_called_just_wrong():
-    assert not {"wrong or missing term", "wrong", "does not run"} & {bug.kind for bug in BUGS.values()}
+    named = {bug.kind for name, bug in BUGS.items() if name != RAISES_LATER}  # to raise an error is just that
+    assert not {"wrong or missing term", "wrong", "does not run"} & named
 
 
 def test_at_least_forty_bugs_are_not_of_the_list_of_those_found():

@@ -226,9 +226,9 @@ FAULTS = {
                           lambda d, x: d * x * np.where(x > 0, 3, 2), [SCORES]),
     "float32 in a sum": ("weight", "low precision", "a number of float32", linear, changed(
         linear_vjp, 1, lambda g, d, x, w: linear_vjp(d.astype(np.float32), x.astype(np.float32), w)[1].astype(float)), [X, W]),
-    "float32 before a product": ("weight", "low precision", "float32 on the way", linear, changed(
+    "float32 before a product": ("weight", "low precision", "it seems that float32 is on the way", linear, changed(
         linear_vjp, 1, lambda g, d, x, w: np.tensordot(x, d.astype(np.float32).astype(float), ((0, 1), (0, 1)))), [X, W]),
-    "bfloat16 before a product": ("weight", "low precision", "float16 or bfloat16 on the way", linear, changed(
+    "bfloat16 before a product": ("weight", "low precision", "float16 or bfloat16 is on the way", linear, changed(
         linear_vjp, 1, lambda g, d, x, w: np.tensordot(x, to_bfloat16(d), ((0, 1), (0, 1)))), [X, W]),
     "bfloat16": ("x", "low precision", "a number of bfloat16", linear, changed(linear_vjp, 0, lambda g, *_: to_bfloat16(g)),
                  [X, W]),
@@ -236,6 +236,12 @@ FAULTS = {
                 changed(linear_vjp, 0, lambda g, *_: g.astype(np.float16).astype(float)), [X, W]),
     "whole numbers": ("x", "low precision", "all its numbers are whole", linear,
                       changed(linear_vjp, 0, lambda g, *_: g.astype(int)), [X, W]),
+    "a product of two in bfloat16": ("weight", "low precision", "float16 or bfloat16 is on the way", linear, changed(
+        linear_vjp, 1, lambda g, d, x, w: np.tensordot(to_bfloat16(x), to_bfloat16(d), ((0, 1), (0, 1)))), [X, W]),
+    "a small term in the gradient of a loss": ("weight", "not linear in the cotangent", "without the cotangent",
+                                               lambda x, weight: (x @ weight).sum(), lambda d, x, weight: (
+                                                   d * np.broadcast_to(weight.sum(1), x.shape),
+                                                   d * x.sum((0, 1))[:, None] + 1e-9 * weight), [X, W]),
     "a small term without the cotangent": ("weight", "not linear in the cotangent", "without the cotangent", linear,
                                            changed(linear_vjp, 1, lambda g, d, x, w: g + 1e-9 * w), [X, W]),
     "last tile dropped": ("weight", "partial sum", "in the sum over axis 0 of the output, index 8, 9 does not count", linear,

@@ -381,6 +381,16 @@ def test_a_backward_that_raises_once_is_never_let_off_and_is_called_what_it_is(n
     assert "vjp raised RuntimeError" in failed[0].says
 
 
+@pytest.mark.parametrize("method", ["auto", "differences"])
+@pytest.mark.parametrize("number", [*range(2, 30), 50, 70])
+def test_a_function_that_raises_once_is_never_let_off_either(number, method):
+    """Not in the steps of differences, of which some may be too large for a function."""
+    report = check_vjp(at_call(number, raises, square_plus_one), lambda d_y, x: 2 * x * d_y, [X[0]], method=method)
+    failed = [check for check in report.checks if not check.ok]
+    assert "does not run" in [check.diagnosis.kind for check in failed], str(report)
+    assert "function raised RuntimeError" in failed[0].says
+
+
 def test_a_function_that_refuses_what_is_beyond_its_domain_by_a_rounding_error_does_not_raise_by_chance():
     """It raises at inputs that are moved by a rounding error, each time that they are the same."""
     def careful(x):

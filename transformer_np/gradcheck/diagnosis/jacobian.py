@@ -14,8 +14,9 @@ import numpy as np
 from transformer_np.gradcheck.diagnosis.case import LEFT, Case, Diagnosis, Jacobian, arrangements, broadcasts
 from transformer_np.layer import Array
 
-ROUNDED = 1e-2              # rounding to bfloat16 leaves an error that is no larger part,
-ROUNDED_TO_FLOAT32 = 1e-5   # and to float32
+ROUNDED = 2.5e-2            # rounding two factors to bfloat16 leaves an error that is no larger part of the gradient,
+ROUNDED_TO_FLOAT32 = 1e-5   # one to float32 no larger,
+LEAST_ROUNDED = 1.5e-8      # and no smaller
 
 
 def told_by_outputs(case: Case) -> Diagnosis | None:
@@ -60,11 +61,11 @@ def _rounded(case: Case, jacobian: Jacobian) -> Diagnosis | None:
         return None
     error, size = float(np.abs(case.error).max()), float(np.abs(np.where(case.judged, case.numeric, 0)).max())
     small = np.abs(jacobian.given - jacobian.measured).max() <= ROUNDED * np.abs(jacobian.measured).max()
-    if error > ROUNDED * size or not small or case.wrong.sum() < case.judged.sum() / 2:
+    if not LEAST_ROUNDED * size < error < ROUNDED * size or not small or case.wrong.sum() < case.judged.sum() / 2:
         return None
     what = "float32" if error <= ROUNDED_TO_FLOAT32 * size else "float16 or bfloat16"
-    return Diagnosis("low precision", f"at most {error / size:.1e} of the largest gradient, and not linear in the cotangent, as "
-                     f"rounding is not: {what} on the way, it seems")
+    return Diagnosis("low precision", f"off by at most {error / size:.1e} of the largest gradient, and not linear in the "
+                     f"cotangent, as what is rounded: it seems that {what} is on the way")
 
 
 def _is_linear(case: Case, jacobian: Jacobian) -> bool:

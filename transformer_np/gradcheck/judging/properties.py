@@ -25,7 +25,7 @@ from transformer_np.gradcheck.calling.trees import leaves
 from transformer_np.gradcheck.measuring.loss import Loss, Move
 from transformer_np.gradcheck.measuring.measurement import random_direction, spread
 from transformer_np.gradcheck.measuring.methods import choose
-from transformer_np.gradcheck.measuring.noise import NOT_AGAIN, rounding_changes
+from transformer_np.gradcheck.measuring.noise import rounding_changes
 from transformer_np.gradcheck.measuring.precision import UNCERTAIN, Bounds, gradient_scales, relative_error
 from transformer_np.gradcheck.measuring.wider import next_to_nothing
 from transformer_np.layer import Array, describe
@@ -33,6 +33,9 @@ from transformer_np.layer import Array, describe
 # An error with one of these words refuses what it was given, which is no fault: a layout, or a dtype.
 LAYOUT_WORDS = "contiguous|stride|layout"
 DTYPES = "float|double|dtype|precision"
+
+# What is chance.
+NOT_AGAIN = "and it did not when it was called again with the same"
 
 # Slopes at other inputs are other slopes if they differ by more, relative.
 SAME_SLOPE = 1e-5
