@@ -47,7 +47,7 @@ def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], i
     d_output is like the output, without what is not floating; a bare array if one is left. The gradient of an input that was
     None is None, or left out. None for a floating input means that the output does not depend on it, and is checked.
     inputs: arrays, numbers, None, tuples and dicts of them. Floating ones are checked in the profile, whatever they are; integers
-    and booleans get no gradient. Arrays of torch, jax or cupy go to forward and backward as such.
+    and booleans have no gradient: None in its place, or nothing. Arrays of torch, jax or cupy go to forward and backward as such.
     seed: of the cotangent and everything else that is drawn.
     name: of the report, by default forward's, or backward's if forward is a lambda.
     method: how gradients are measured: complex_step, differences, adjoint, taylor, or auto, which takes the complex step where
@@ -59,8 +59,9 @@ def check_gradients(forward: Callable[..., Any], backward: Callable[..., Any], i
     float32: in the profile float64, ask besides whether float32 inputs give float32 outputs and gradients, without a warning.
     False for code that is meant for float64 only, such as one that allocates with np.empty(shape).
 
-    Never raises for what forward and backward do: that is in the report. Raises ValueError if `inputs` are no arrays, for an
-    unknown method or profile, for bfloat16 without ml_dtypes, and where another library has no arrays of the profile.
+    Never raises for what forward and backward do: that is in the report. Raises ValueError if `inputs` are no arrays, or have
+    numbers too large for the profile, for an unknown method or profile, for a seed that is no whole number, for bfloat16 without
+    ml_dtypes, and where another library has no arrays of the profile.
     """
     return _report("check_gradients", {"forward": forward, "backward": backward}, inputs,
                    lambda: pair_of_functions(forward, backward, inputs), name or _name_of(forward, backward),

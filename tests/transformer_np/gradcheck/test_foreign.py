@@ -82,6 +82,19 @@ def test_trees_of_tensors_and_a_tensor_of_ids():
     assert report.ok, str(report)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "bool"])
+@pytest.mark.parametrize("gradients", [lambda d_x: d_x, lambda d_x: (d_x, None), lambda d_x: (d_x, None, None)])
+def test_a_tensor_of_integers_has_no_gradient(dtype, gradients):
+    ids = torch.tensor([0, 1], dtype=getattr(torch, dtype))
+
+    def scale(x, ids, mask):
+        assert ids.dtype == getattr(torch, dtype) and mask is None
+        return x * ids[:, None, None]
+
+    report = check_vjp(scale, lambda d_y, x, ids, mask: gradients(d_y * ids[:, None, None]), [tensor(X), ids, None])
+    assert report.ok, str(report)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128", "int64", "bool"])
 def test_arrays_go_out_and_come_back(dtype):
     array = (3 * X).astype(dtype)
