@@ -157,3 +157,18 @@ def test_kinks_in_a_large_array_excuse_no_other_element(monkeypatch, x):
         assert right.ok, str(right)
     for name, change in WRONG.items():
         assert not check_vjp(relu, lambda d_y, x, change=change: change(relu_vjp(0)(d_y, x)), [x]).ok, name
+
+
+@pytest.mark.parametrize("profile", ["float32", "float16"])
+def test_kinks_are_no_factor_that_all_elements_have_in_common(profile):
+    """A relu that is measured as 1 at 0 and takes 0 there."""
+    x = np.maximum(np.random.default_rng(0).standard_normal((20, 10)), 0)
+    report = check_vjp(lambda x: np.maximum(x, 0), relu_vjp(0), [x], profile=profile)
+    assert report.check("gradient of x").ok, str(report)
+
+
+@pytest.mark.parametrize("method", ["adjoint", "taylor"])
+def test_methods_that_move_everything_at_once_hold_still_what_is_at_a_kink(method):
+    for share in (FIRST, LAST, EQUAL):
+        assert check_vjp(lambda x: x.max(-1), share, [TIES], method=method).ok
+    assert not check_vjp(lambda x: x.max(-1), lambda d_y, x: 1.1 * FIRST(d_y, x), [TIES], method=method).ok

@@ -150,3 +150,10 @@ def test_differences_beside_the_end_of_a_domain():
     """Where a large step leaves it, smaller ones are tried."""
     report = check_vjp(np.log, lambda d_y, x: d_y / x, [np.array([1e-3, 1.0])], method="differences")
     assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-310, 1e-320])
+def test_the_complex_step_beside_the_smallest_numbers_that_there_are(scale):
+    x = scale * np.random.default_rng(0).standard_normal((3, 4))
+    assert check_vjp(np.tanh, lambda d, x: d * (1 - np.tanh(x) ** 2), [x]).check("gradient of x").ok
+    assert not check_vjp(np.tanh, lambda d, x: d * (2 - np.tanh(x) ** 2), [x]).check("gradient of x").ok

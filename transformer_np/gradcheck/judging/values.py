@@ -15,7 +15,7 @@ from transformer_np.gradcheck.diagnosis.case import Diagnosis
 from transformer_np.gradcheck.judging.ties import equal_numbers_move_together
 from transformer_np.gradcheck.judging.verdict import verdict
 from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, Exact, changes_by_rounding, moved_loss
-from transformer_np.gradcheck.measuring.measurement import Measurement, measure_elements, random_direction
+from transformer_np.gradcheck.measuring.measurement import Measurement, measure_elements
 from transformer_np.gradcheck.measuring.methods import (
     Measuring,
     choose,
@@ -107,8 +107,7 @@ def _taylor(measuring: Measuring, which: int) -> Check:
     if not gradient.size:
         return Check(f"gradient of {name}", True, "it has no elements", 0.0, bound, name, way)
     slopes, skipped = [math.inf], 0
-    for _ in range(NUM_DIRECTIONS):
-        direction = random_direction(loss, which, measuring.rng)
+    for direction in measuring.directions(which)[:NUM_DIRECTIONS]:
         slope = taylor_slope(loss, which, gradient, direction)
         if slope < SMALLEST_SLOPE:
             change, error = measuring.products[which](loss, {which: direction})

@@ -59,9 +59,10 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
     skipped, too_many = _skipped(measured, kinks, unsettled)
     found = Check(question, not too_many, says + skipped, figure, bounds.relative, name, way,
                   skipped=int((kinks | unsettled).sum()))
-    common = _common_factor(measured, measuring.precision) if not wrong.any() else None
+    judged = measured.judged & ~unsettled & ~kinks
+    common = _common_factor(measured, judged, measuring.precision) if not wrong.any() else None
     if common is not None:
-        wrong = measured.judged
+        wrong = judged
         says = f"{found.says}; together they are {common:.4g} times what is right, which no rounding explains"
         found = replace(found, says=says)
     if not wrong.any():
@@ -79,13 +80,12 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
                    diagnosis=diagnosis)
 
 
-def _common_factor(measured: Measurement, precision: Precision) -> float | None:
+def _common_factor(measured: Measurement, judged: Array, precision: Precision) -> float | None:
     """In low precision, what all elements together are times what is right, if that is no rounding: one by one each may be off by
     a few roundings, but not all of them in one direction."""
-    given, right, noise, error = (each[measured.judged] for each in (measured.analytic, measured.numeric, measured.noise,
-                                                                     measured.error))
+    given, right, noise, error = (each[judged] for each in (measured.analytic, measured.numeric, measured.noise, measured.error))
     square = float((right * right).sum())
-    if precision.profile == "float64" or measured.judged.sum() < ENOUGH or square == 0:
+    if precision.profile == "float64" or judged.sum() < ENOUGH or square == 0:
         return None
     by_rounding = precision.eps + float(np.sqrt(((right * noise) ** 2).sum())) / square
     by_measuring = float((np.abs(right) * error).sum()) / square

@@ -13,16 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from transformer_np.gradcheck.measuring.loss import Loss, Product
-from transformer_np.gradcheck.measuring.measurement import Measurement, random_direction
+from transformer_np.gradcheck.measuring.measurement import Measurement
 from transformer_np.layer import Array
 
 NUM_COTANGENTS = 4
 
 
 def measure_adjoint(loss: Loss, which: int, cotangents: Sequence[Sequence[Array]], gradients: Sequence[Array],
-                    noise: Sequence[Array], product: Product, rng: np.random.Generator) -> Measurement:
+                    noise: Sequence[Array], product: Product, direction: Array) -> Measurement:
     """cotangents, gradients: of argument `which`, pair by pair.   noise: changes of the first gradient that rounding makes."""
-    direction = random_direction(loss, which, rng)
     change, error = product(loss, {which: direction})                               # J v
     analytic = np.array([(gradient * direction).sum() for gradient in gradients])   # <J^T d_y, v>
     numeric = np.array([loss.weigh(each) @ change for each in cotangents])          # <d_y, J v>

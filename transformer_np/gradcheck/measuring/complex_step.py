@@ -16,6 +16,7 @@ from transformer_np.gradcheck.measuring.loss import Loss, Move
 from transformer_np.layer import Array
 
 STEP = 1e-100
+SMALLEST = 1e-250            # beside subnormal arguments a step must still be a number
 STEP_OF_FLOAT32 = 1e-12      # which ends at 1e-38
 
 
@@ -25,7 +26,7 @@ def complex_step(loss: Loss, move: Move) -> tuple[Array, float]:
     largest = [(float(loss.sizes[which].max(initial=0)), float(np.abs(direction).max(initial=0)))
                for which, direction in move.items()]
     unit = min((min(size, 1.0) / length for size, length in largest if length > 0), default=1.0)
-    step = (STEP if loss.pair.dtype == np.float64 else STEP_OF_FLOAT32) * unit
+    step = max(STEP * unit, SMALLEST) if loss.pair.dtype == np.float64 else STEP_OF_FLOAT32 * unit
     change = loss.output(move, 1j * step).imag / step
     # in float64 this is as good as backward can be, and in float32 no better
     error = 0.0 if loss.pair.dtype == np.float64 else loss.eps * float(np.abs(loss.weights * change).sum())

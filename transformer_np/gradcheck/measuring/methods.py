@@ -65,11 +65,22 @@ class Measuring:
         the others have."""
         if which not in self.still:
             marked, rng = equal_numbers(self.loss.arguments)[which], np.random.default_rng([self.seed, which])
-            if marked.any():
-                slopes = one_sided(self.loss, {which: random_direction(self.loss, which, rng) * marked})
-                marked = marked & (slopes is None or bool(slopes.bent.any()))
+            direction = random_direction(self.loss, which, rng)
+            if not self._bends(which, direction * marked):
+                marked = np.zeros_like(marked)
+            elif marked.sum() <= MAX_SAMPLE:  # few enough to look at each
+                for index in map(tuple, np.argwhere(marked)):
+                    alone = np.zeros(marked.shape)
+                    alone[index] = direction[index]
+                    marked[index] = self._bends(which, alone)
             self.still[which] = marked
         return self.still[which]
+
+    def _bends(self, which: int, direction: Array) -> bool:
+        if not direction.any():
+            return False
+        slopes = one_sided(self.loss, {which: direction})
+        return slopes is None or bool(slopes.bent.any())
 
     def directions(self, which: int) -> list[Array]:
         """Random ones, the same at each call."""
@@ -165,7 +176,8 @@ def measure_adjoints(measuring: Measuring, changes: Sequence[Sequence[Array]]) -
     for which, product in enumerate(measuring.products):
         zeros = np.zeros(measuring.pair.arguments[which].shape)
         known = [zeros if each[which] is None else np.asarray(each[which], np.float64) for each in gradients]
-        measured.append(measure_adjoint(measuring.loss, which, cotangents, known, changes[which], product, measuring.rng))
+        direction = measuring.directions(which)[0]
+        measured.append(measure_adjoint(measuring.loss, which, cotangents, known, changes[which], product, direction))
     return measured
 
 
