@@ -52,15 +52,15 @@ def gelu_forward(x: Array) -> tuple[Array, GeluCache]:
 
         y = x Phi(x)            Phi(x) = erfc(-x / sqrt 2) / 2
 
-    x: [...], float32 or float64 (SciPy has no erfc in longdouble).   Returns y: like x; 0 at -inf.
+    x: [...], float16, float32 or float64 (SciPy has no erfc in longdouble).   Returns y: like x; 0 at -inf.
     Hendrycks and Gimpel 2016, equation (1) and the one before it.
     """
     from scipy.special import erfc  # here, because SciPy takes longer to import than all of this package
 
-    # 1. erfc(-x) keeps its digits where 1 + erf(x) cancels, at large negative x
-    below = 0.5 * erfc(x * -math.sqrt(0.5))                                     # [...]
-    # 2. x Phi(x), with -inf * 0 kept away
-    bounded = np.maximum(x, -GELU_LIMIT)                                        # [...]
+    bounded = np.maximum(x, -GELU_LIMIT)                                        # [...], keeps -inf * 0 away from 2
+    # 1. erfc(-x) keeps its digits where 1 + erf(x) cancels, at large negative x; SciPy has none for float16 and gives float64
+    below = (0.5 * erfc(x * -math.sqrt(0.5))).astype(bounded.dtype, copy=False)  # [...]
+    # 2. x Phi(x)
     y = bounded * below                                                         # [...]
     return y, GeluCache(x, below)
 
