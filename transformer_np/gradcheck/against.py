@@ -3,14 +3,15 @@
     report = check_against("attention", forward, backward, profile="float32")
 
 Every pair of the project is such a reference, with the calls that its examples make: masks with empty rows, NaN behind a mask,
-ignored labels, repeated ids. To these come the edges that any call has: sizes of 0 and 1, extreme and equal numbers, and inputs
-that lie in memory in other ways. `kernels/golden.py` says how far off a kernel may be.
+ignored labels, repeated ids. To these come the edges that any call has: sizes of 0 and 1, extreme and equal numbers, axes so long
+that tiles are crossed, and inputs that lie in memory in other ways. `kernels/golden.py` says how far off a kernel may be.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,15 +20,18 @@ import numpy as np
 from transformer_np.gradcheck.calling.inputs import Fault
 from transformer_np.gradcheck.calling.layouts import LAYOUTS, c_order
 from transformer_np.gradcheck.calling.outputs import random_cotangents
-from transformer_np.gradcheck.calling.rounding import Precision
+from transformer_np.gradcheck.calling.rounding import Precision, narrow
 from transformer_np.gradcheck.diagnosis.case import Diagnosis
-from transformer_np.gradcheck.discovery import PACKAGES, discover, subject_name
+from transformer_np.gradcheck.discovery import PACKAGES, Found, discover, subject_name
 from transformer_np.gradcheck.examples import Call, Example
+from transformer_np.gradcheck.judging.properties import LAYOUT_WORDS
 from transformer_np.gradcheck.kernels.edges import SIZES, edges_of, equal_numbers
 from transformer_np.gradcheck.kernels.explain import what_is_wrong
 from transformer_np.gradcheck.kernels.golden import BOUND, Answer, Golden, Verdict, work_out
 from transformer_np.gradcheck.kernels.kernel import Kernel, Layout, LeftOut, run_kernel
-from transformer_np.gradcheck.report import Check, Report
+from transformer_np.gradcheck.kernels.larger import LARGER, larger_calls
+from transformer_np.gradcheck.report import Check, Element, Report
+from transformer_np.gradcheck.reproducer import reproducer
 from transformer_np.layer import Array
 
 Draw = Callable[..., tuple[Array, ...]]
@@ -36,7 +40,8 @@ SHOWN = 3        # so many failures of one kind are told in full
 
 
 def check_against(name: str, forward: Callable[..., Any], backward: Callable[..., Any] | None = None, *,
-                  vjp: Callable[..., Any] | None = None, profile: str = "float64", seed: int = 0) -> Report:
+                  vjp: Callable[..., Any] | None = None, profile: str = "float64", seed: int = 0,
+                  larger: int = LARGER) -> Report:
     """Hold a kernel against the pair of this project called `name`: values, every gradient, and the edges.
 
         report = check_against("softmax", forward, backward)            forward(*inputs) -> (output, cache)
@@ -51,25 +56,62 @@ def check_against(name: str, forward: Callable[..., Any], backward: Callable[...
     it gets `rng`, and must draw as ours does.
     profile: the precision of the arrays that the kernel gets: float64, float32, float16, or bfloat16 with ml_dtypes installed.
     seed: of inputs and cotangents.
+    larger: the length of longer axes. The examples are small, below 10; every axis is made so long besides, one at a time and the
+    last two of an input at once, these up to 300. 150 crosses tiles of 16, 32, 64 and 128, and leaves a part of one over. 0 for
+    small sizes only.
 
     A figure of the report is an error in units of what rounding costs a right program in that precision.
-    Never raises for what the kernel does. Raises ValueError for an unknown name or profile, or if not just one of backward
-    and vjp is given.
+    Never raises for what the kernel does. Raises ValueError for an unknown name or profile, for a seed or `larger` that is no
+    whole number of at least 0, or if not just one of backward and vjp is given.
     """
     if (backward is None) == (vjp is None):
         raise ValueError("check_against: expected backward or vjp, one of them")
+    require_larger(larger)
     precision = Precision.of(profile)
     name, examples = find_reference(name, seed)
     kernel = Kernel(forward, backward) if backward is not None else Kernel.from_vjp(forward, vjp)  # type: ignore[arg-type]
     who = str(getattr(forward, "__name__", type(forward).__name__))
     comparison = _Comparison(kernel, precision, seed)
-    checks = [*comparison.examples(examples), *comparison.edges(examples), *comparison.layouts(examples), *comparison.habits()]
-    return Report(f"{who} against {name} in {profile}", tuple(checks))
+    checks = [*comparison.examples(examples)]
+    if comparison.answers or not comparison.runs:  # a kernel that fails at every example has nothing more to say
+        checks += [*comparison.edges(examples), *comparison.larger(examples, larger), *comparison.layouts(examples)]
+    checks += comparison.habits()
+    given = {"forward": forward, "backward": backward} if backward is not None else {"function": forward}
+    keywords = {"vjp": vjp, "profile": profile, "seed": seed, "larger": larger}
+    defaults = {"vjp": None, "profile": "float64", "larger": LARGER}
+    again = reproducer("check_against", given, None, {keyword: value for keyword, value in keywords.items()
+                                                     if keyword not in defaults or value != defaults[keyword]}, name)
+    if comparison.first_failed is None:
+        return Report(f"{who} against {name} in {profile}", tuple(checks), again)
+    case, golden = comparison.first_failed
+    again += f"{';' if '  # ' in again else '  #'} report.inputs: those of {case}"
+    return Report(f"{who} against {name} in {profile}", tuple(checks), again, narrow(golden.inputs, precision.dtype))
+
+
+def require_larger(larger: int) -> None:
+    if not isinstance(larger, int | np.integer) or isinstance(larger, bool) or larger < 0:
+        raise ValueError(f"larger is {larger!r}, expected a length, a whole number; 0 for small sizes only")
 
 
 def references(seed: int = 0) -> dict[str, list[Example]]:
     """Every pair of the project, by its name, with its examples; of those that differ in backward only, the first."""
+    return _pairs(discover(PACKAGES, seed))
+
+
+def find_reference(name: str, seed: int = 0) -> tuple[str, list[Example]]:
+    """The full name of a pair, and its examples. Raises ValueError if there is none."""
     found = discover(PACKAGES, seed)
+    pairs = _pairs(found)
+    family = [known for known in pairs if known.startswith(f"{name}_")]
+    if name not in pairs and len(family) == 1:
+        name = family[0]
+    if name not in pairs:
+        broken = "".join(f"; {module} cannot be used: {reason}" for module, reason in found.broken.items())
+        raise ValueError(f"no pair is called {name!r}, expected one of {', '.join(sorted(pairs))}{broken}")
+    return name, pairs[name]
+
+
+def _pairs(found: Found) -> dict[str, list[Example]]:
     pairs: dict[str, list[Example]] = {}
     for subject, examples in found.subjects.items():
         calls = {(tuple(map(id, example.call.inputs)), repr(example.call.settings), example.call.rng_seed): example
@@ -79,23 +121,15 @@ def references(seed: int = 0) -> dict[str, list[Example]]:
     return pairs
 
 
-def find_reference(name: str, seed: int = 0) -> tuple[str, list[Example]]:
-    """The full name of a pair, and its examples. Raises ValueError if there is none."""
-    pairs = references(seed)
-    family = [known for known in pairs if known.startswith(f"{name}_")]
-    if name not in pairs and len(family) == 1:
-        name = family[0]
-    if name not in pairs:
-        raise ValueError(f"no pair is called {name!r}, expected one of {', '.join(sorted(pairs))}")
-    return name, pairs[name]
-
-
 @dataclass
 class _Comparison:
     kernel: Kernel
     precision: Precision
     seed: int
     runs: int = 0
+    answers: int = 0                                             # runs that gave what can be judged
+    first_failed: tuple[str, Golden] | None = None               # the first case that is wrong
+    told: dict[str, str] = field(default_factory=dict)           # what the kernel did wrong, and in which case first
     left_out: dict[str, str] = field(default_factory=dict)       # the case, and why
     looked_into: set[str] = field(default_factory=set)           # gradients that have had a Jacobian
     wrong_dtypes: list[str] = field(default_factory=list)
@@ -111,13 +145,16 @@ class _Comparison:
             try:
                 verdicts = self.judge(example.name, call, golden)
             except Fault as fault:
-                yield Check(f"{example.name}: forward and backward run", False, str(fault))
+                yield Check(f"{example.name}: forward and backward run", False, self.once(example.name, str(fault)))
                 continue
             forward_is_right = all(verdict.ok for answer, verdict, _ in verdicts if answer in golden.outputs)
             for answer, verdict, array in verdicts:
                 check = Check(f"{example.name}: {answer.name}", verdict.ok, verdict.says, verdict.figure, BOUND)
+                if not verdict.ok:
+                    self.told.setdefault(f"{answer.name} {verdict.says}", example.name)
+                    check = replace(check, elements=answer.worst_elements(array, golden.argument_of(answer)))
                 if answer in golden.gradients:
-                    check = replace(check, argument=answer.name)
+                    check = replace(check, argument=answer.name.removeprefix("gradient of "))
                     if not verdict.ok and array.shape == answer.exact.shape:
                         check = replace(check, diagnosis=self.diagnosis(call, golden, answer, array, forward_is_right))
                 yield check
@@ -152,6 +189,17 @@ class _Comparison:
         for kind, cases in kinds.items():
             yield from self.together(kind, cases)
 
+    def larger(self, examples: Sequence[Example], size: int) -> Iterator[Check]:
+        """One check: the calls of every example with longer axes."""
+        yield from self.together("longer axes", self.larger_cases(examples, size) if size else ())
+
+    def larger_cases(self, examples: Sequence[Example], size: int) -> Iterator[tuple[str, Call, Golden, Layout]]:
+        for example in examples:
+            for says, call in larger_calls(_call_of(example), size, self.seed):
+                golden = self.golden(call, call.inputs)
+                if golden is not None:
+                    yield f"{example.name}, {says}", call, golden.for_long_sums(size), c_order
+
     def layouts(self, examples: Sequence[Example]) -> Iterator[Check]:
         """One check: the numbers of every example, in memory in every way. For a stride of 0 they are equal along each axis."""
         cases = []
@@ -167,9 +215,11 @@ class _Comparison:
     def habits(self) -> Iterator[Check]:
         """What showed in all runs."""
         profile = self.precision.profile
-        yield Check(f"{profile} stays {profile}", not self.wrong_dtypes, _first_of(self.wrong_dtypes) or f"{profile} in and out")
-        says = _first_of(self.written) or "inputs and cotangents are as they were"
-        yield Check("nothing is written to", not self.written, says)
+        if self.answers:
+            yield Check(f"{profile} stays {profile}", not self.wrong_dtypes,
+                        _first_of(self.wrong_dtypes) or f"{profile} in and out")
+            says = _first_of(self.written) or "inputs and cotangents are as they were"
+            yield Check("nothing is written to", not self.written, says)
         says = f"{self.runs} runs"
         for reason in dict.fromkeys(self.left_out.values()):
             cases = [case for case in self.left_out if self.left_out[case] == reason]
@@ -177,23 +227,37 @@ class _Comparison:
             says += f"; left out: {cases[0]}{others}, since {reason}"
         yield Check("the kernel was run", self.runs > 0, says)
 
-    def together(self, kind: str, cases: Sequence[tuple[str, Call, Golden, Layout]]) -> Iterator[Check]:
-        failures, figures = [], [0.0]
+    def together(self, kind: str, cases: Iterable[tuple[str, Call, Golden, Layout]]) -> Iterator[Check]:
+        failures: dict[str, list[str]] = {}         # what is wrong, and in which cases
+        figures = [0.0]
+        elements: tuple[Element, ...] = ()
+        is_news = self.first_failed is None         # a table for every kind of edge would hide what is told once
         before = self.runs
         for case, call, golden, layout in cases:
             try:
                 verdicts = self.judge(case, call, golden, layout)
             except Fault as fault:
                 figures.append(math.inf)
-                failures.append(f"{case}: {fault}")
-            else:
-                figures += [verdict.figure for _, verdict, _ in verdicts]
-                failures += [f"{case}: {answer.name} {verdict.says}" for answer, verdict, _ in verdicts if not verdict.ok]
+                failures.setdefault(str(fault), []).append(case)
+                continue
+            for answer, verdict, array in verdicts:
+                figures.append(verdict.figure)
+                if not verdict.ok:
+                    failures.setdefault(f"{answer.name} {verdict.says}", []).append(case)
+                    elements = elements or is_news * answer.worst_elements(array, golden.argument_of(answer))
         run = self.runs - before
         if run:
             says = f"{run} cases, largest error {max(figures):.2g} units (bound {BOUND:g})"
-            says = "; ".join([says, *failures[:SHOWN]]) + (f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else "")
-            yield Check(kind, not failures, says, max(figures), BOUND)
+            for what, where in list(failures.items())[:SHOWN]:
+                others = f" and {len(where) - 1} more" if len(where) > 1 else ""
+                says += f"; {where[0]}{others}: {self.once(where[0], what)}"
+            says += f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+            yield Check(kind, not failures, says, max(figures), BOUND, elements=elements)
+
+    def once(self, case: str, fault: str) -> str:
+        """What the kernel did wrong is told in full the first time; then, where that was."""
+        first = self.told.setdefault(fault, case)
+        return fault if first == case else f"as for {first}"
 
     def golden(self, call: Call, inputs: Sequence[Any], draw: Draw = random_cotangents) -> Golden | None:
         """None where the reference refuses the inputs: it knows which calls make sense."""
@@ -210,14 +274,23 @@ class _Comparison:
         except LeftOut as reason:
             self.left_out.setdefault(case, str(reason))
             return []
-        except Fault:
+        except Fault as fault:
+            # to refuse a layout with an error that names it is right
+            if layout is not c_order and fault.__cause__ is not None and re.search(LAYOUT_WORDS, str(fault), re.IGNORECASE):
+                self.left_out.setdefault(case, str(fault))
+                return []
             self.runs += 1
+            self.first_failed = self.first_failed or (case, golden)
             raise
         self.runs += 1
+        self.answers += 1
         self.wrong_dtypes += run.wrong_dtypes
         self.written += run.written
-        return [(answer, answer.judge(array), array) for answer, array in zip((*golden.outputs, *golden.gradients), run.arrays,
-                                                                      strict=True)]
+        verdicts = [(answer, answer.judge(array), array)
+                    for answer, array in zip((*golden.outputs, *golden.gradients), run.arrays, strict=True)]
+        if not all(verdict.ok for _, verdict, _ in verdicts):
+            self.first_failed = self.first_failed or (case, golden)
+        return verdicts
 
 
 def _call_of(example: Example) -> Call:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +27,7 @@ from transformer_np.errors import InputError
 from transformer_np.gradcheck.against import check_against
 from transformer_np.gradcheck.calling.rounding import PROFILES
 from transformer_np.gradcheck.check import check_gradients, check_vjp
+from transformer_np.gradcheck.kernels.larger import LARGER
 from transformer_np.gradcheck.report import Report
 from transformer_np.gradcheck.vectors import check_vectors, export_vectors
 
@@ -52,6 +55,7 @@ def add_commands(commands: Any) -> None:
                      help="the two are function(*inputs) -> output and vjp(d_output, *inputs) -> gradients, without a cache")
     _add_profile(sub, "float64")
     _add_seed(sub)
+    _add_larger(sub)
     sub.add_argument("--json", action="store_true", help="print the report as JSON")
     sub.set_defaults(run=check_command)
 
@@ -63,6 +67,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--only", metavar="NAME,...", help="these pairs only (default: all)")
     _add_profile(sub, "float32")
     _add_seed(sub)
+    _add_larger(sub)
     sub.set_defaults(run=export_command)
     sub = actions.add_parser("check", help="check another program's answers", description=CHECK_VECTORS)
     sub.add_argument("directory", metavar="DIR", help="of the export")
@@ -79,22 +84,40 @@ def _add_seed(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of inputs and cotangents (default 0)")
 
 
+def _add_larger(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--larger", type=whole_number(0), default=LARGER, metavar="N",
+                     help=f"length of the longer axes, which cross the tiles of a kernel; 0 for none (default {LARGER})")
+
+
 def check_command(options: argparse.Namespace) -> bool:
     file, separator, names = options.kernel.rpartition(":")
     if not separator or names.count(",") != 1:
         raise InputError(f"{options.kernel}: expected FILE.py:FORWARD,BACKWARD")
     module = load_file(file)
     forward, backward = (_function(module, file, name.strip()) for name in names.split(","))
+    if options.inputs and options.larger != LARGER:
+        raise InputError("--larger goes with --against: with --inputs, sizes are those of your inputs")
     report = _against(options, forward, backward) if options.against else \
         _on_inputs(options, forward, backward, _function(module, file, options.inputs))
+    report = replace(report, again=_command_line(options))
     print(report.to_json() if options.json else report)
     return report.ok
+
+
+def _command_line(options: argparse.Namespace) -> str:
+    """The command that makes the report again."""
+    words = ["transformer-np", "check", options.kernel]
+    words += ["--against", options.against] if options.against else ["--inputs", options.inputs]
+    words += ["--vjp"] if options.vjp else []
+    words += ["--profile", options.profile, "--seed", str(options.seed)]
+    words += ["--larger", str(options.larger)] if options.against and options.larger != LARGER else []
+    return shlex.join(words)
 
 
 def _against(options: argparse.Namespace, forward: Callable[..., Any], backward: Callable[..., Any]) -> Report:
     given: dict[str, Any] = {"vjp": backward} if options.vjp else {"backward": backward}
     try:
-        return check_against(options.against, forward, **given, profile=options.profile, seed=options.seed)
+        return check_against(options.against, forward, **given, profile=options.profile, seed=options.seed, larger=options.larger)
     except ValueError as error:
         raise InputError(str(error)) from None
 
@@ -104,12 +127,14 @@ def _on_inputs(options: argparse.Namespace, forward: Callable[..., Any], backwar
     check = check_vjp if options.vjp else check_gradients
     try:
         inputs = draw(np.random.default_rng(options.seed))
-    except Exception as error:  # code of the user
+    except (Exception, SystemExit) as error:  # code of the user
         raise InputError(f"--inputs {options.inputs}: raised {type(error).__name__}: {error}") from None
     try:
         return check(forward, backward, inputs, seed=options.seed, profile=options.profile)
     except ValueError as error:
         raise InputError(f"--inputs {options.inputs}: {error}") from None
+    except Exception as error:  # an input is an object of the user's, and may do anything when it is looked at
+        raise InputError(f"--inputs {options.inputs}: its inputs cannot be used: {type(error).__name__}: {error}") from None
 
 
 def load_file(file: str) -> ModuleType:
@@ -144,7 +169,8 @@ def _function(module: ModuleType, file: str, name: str) -> Callable[..., Any]:
 
 def export_command(options: argparse.Namespace) -> bool:
     only = [name.strip() for name in options.only.split(",")] if options.only is not None else []
-    files = export_vectors(options.directory, only=only, profile=options.profile, seed=options.seed)
+    files = export_vectors(options.directory, only=only, profile=options.profile, seed=options.seed,
+                           larger=options.larger)
     print(f"{len(files)} files of vectors in {options.directory}, in {options.profile}; put the answers into "
           f"{options.directory}/answers, then: transformer-np vectors check {options.directory}")
     return True

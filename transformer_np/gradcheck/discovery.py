@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from transformer_np.gradcheck.calling.inputs import require_seed
 from transformer_np.gradcheck.examples import Example
 from transformer_np.layer import Layer
 
@@ -32,7 +33,11 @@ class Found:
 
 
 def discover(packages: tuple[str, ...], seed: int) -> Found:
-    """Everything in the packages, of those that are installed.   seed: of the generator that each function of examples gets."""
+    """Everything in the packages, of those that are installed.   seed: of the generator that each function of examples gets.
+
+    Raises ValueError for a seed that is no whole number of at least 0.
+    """
+    seed = require_seed(seed)  # below, any error counts as one of the module that is looked at
     found = Found()
     for package in packages:
         if importlib.util.find_spec(package) is not None:

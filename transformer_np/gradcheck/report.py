@@ -14,13 +14,14 @@ from transformer_np.gradcheck.diagnosis.case import Diagnosis
 class Element:
     """One element of a gradient that is wrong.
 
-    index: in the argument.   input: what the argument is there.   analytic: as backward gives it.   numeric: as it was measured.
+    index: in the argument.   input: what the argument is there, None for an element of an output.
+    analytic: as backward gives it.   numeric: as it was measured, or as the reference gives it.
     absolute, relative, ulp: by how much they differ, in itself, in parts of numeric, and in steps from one number of the profile
     to the next.
     """
 
     index: tuple[int, ...]
-    input: float
+    input: float | None
     analytic: float
     numeric: float
     absolute: float
@@ -127,8 +128,9 @@ def _table(check: Check) -> list[str]:
         return []
     rows = [["element", "input", "analytic", "numeric", "absolute", "relative", "ULP"]]
     for element in check.elements:
-        place = f"{check.argument}{list(element.index)}"
-        rows.append([place, f"{element.input:.9g}", f"{element.analytic:.9g}", f"{element.numeric:.9g}",
+        place = f"{check.argument or ''}{list(element.index)}"
+        there = "" if element.input is None else f"{element.input:.9g}"
+        rows.append([place, there, f"{element.analytic:.9g}", f"{element.numeric:.9g}",
                      f"{element.absolute:.1e}", f"{element.relative:.1e}", f"{element.ulp:.1e}"])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -23,8 +23,10 @@ from transformer_np.layer import describe
 MAX_NUMBERS = 20            # so many are written out
 
 
-def reproducer(call: str, subjects: Mapping[str, Any], inputs: Sequence[Any], keywords: Mapping[str, Any]) -> str:
+def reproducer(call: str, subjects: Mapping[str, Any], inputs: Sequence[Any] | None, keywords: Mapping[str, Any],
+               reference: str | None = None) -> str:
     """call: of the function of this package.   subjects: what it was called with, by the name of its parameter.
+    inputs: None where the call has none.   reference: the name of a pair, where that comes first.
     keywords: those that are not at their defaults. A function among them is imported too."""
     imports: dict[str, str] = {}                             # statement by the name that it defines
     comments: list[str] = []
@@ -44,13 +46,14 @@ def reproducer(call: str, subjects: Mapping[str, Any], inputs: Sequence[Any], ke
             imports[first] = statement
         return f"{first}.{rest}" if rest else first
 
-    arguments = [named(parameter, subject) for parameter, subject in subjects.items()]
-    written = _written(list(inputs)) if _size(inputs) <= MAX_NUMBERS else None
-    if written is None:
+    arguments = [] if reference is None else [repr(reference)]
+    arguments += [named(parameter, subject) for parameter, subject in subjects.items()]
+    written = "" if inputs is None else _written(list(inputs)) if _size(inputs) <= MAX_NUMBERS else None
+    if written is None and inputs is not None:
         written = "report.inputs"
         shapes = [(name, to_numpy(leaf)) for name, leaf in leaves(tuple(inputs), "")]
         comments.append("report.inputs: " + ", ".join(f"{name} {describe(array)}" for name, array in shapes))
-    arguments.append(written)
+    arguments += [written] if written else []
     for keyword, value in keywords.items():
         text = None if callable(value) or _size([value]) > MAX_NUMBERS else _written(value)
         arguments.append(f"{keyword}={text or named(keyword, value)}")

@@ -29,6 +29,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,21 @@ import numpy as np
 from transformer_np import __version__
 from transformer_np.errors import InputError
 from transformer_np.files import write_whole
-from transformer_np.gradcheck.against import find_reference, references
+from transformer_np.gradcheck.against import find_reference, references, require_larger
 from transformer_np.gradcheck.calling.inputs import Fault
 from transformer_np.gradcheck.calling.rounding import Precision
 from transformer_np.gradcheck.calling.trees import leaves
 from transformer_np.gradcheck.examples import Call, Example
 from transformer_np.gradcheck.kernels.edges import SIZES, edges_of
 from transformer_np.gradcheck.kernels.golden import BOUND, Answer, Golden, work_out
+from transformer_np.gradcheck.kernels.larger import LARGER, larger_calls
 from transformer_np.gradcheck.report import Check, Report
 from transformer_np.layer import Array, read_arrays
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 ANSWERS = "answers"
+MAX_NUMBERS = 60_000         # in a larger case: half a megabyte; more of them would be files to wait for
 
 
 class _Recorder(np.random.Generator):
@@ -67,22 +70,24 @@ class _Recorder(np.random.Generator):
 
 
 def export_vectors(directory: str | PathLike[str], *, only: Sequence[str] = (), profile: str = "float32",
-                   seed: int = 0) -> list[str]:
+                   seed: int = 0, larger: int = LARGER) -> list[str]:
     """Write the vectors of every pair, or of those in `only`. Returns the names of the files.
 
+    larger: the length of longer axes, as for `check_against`; the largest of those calls are left out. 0 for small sizes only.
     An earlier export in the directory is replaced, the answers beside it stay. Raises InputError for an unknown name or profile,
-    or a directory that holds anything else.
+    a bad `larger`, or a directory that holds anything else.
     """
     root = Path(directory)
     old = _earlier_export(root)
     try:
+        require_larger(larger)
         precision = Precision.of(profile)
         pairs = dict(find_reference(name, seed) for name in only) if only else references(seed)
     except ValueError as error:
         raise InputError(str(error)) from None
     entries, contents = [], {}
     for pair, examples in pairs.items():
-        for name, call, golden in _cases(examples, precision, seed):
+        for name, call, golden in _cases(examples, precision, seed, larger):
             file = f"vectors/{name}.npz"
             arrays, about = _arrays(call, golden, precision)
             contents[file] = _npz(arrays)
@@ -148,27 +153,44 @@ def _judge(root: Path, entry: dict[str, Any], golden: dict[str, Array], precisio
 
 # ---------------------------------------------------------------------------------------------------- what is written
 
-def _cases(examples: Sequence[Example], precision: Precision, seed: int) -> Iterator[tuple[str, Call, Golden]]:
-    """Each example, and its edges; of those only that the reference accepts."""
+def _cases(examples: Sequence[Example], precision: Precision, seed: int, larger: int) -> Iterator[tuple[str, Call, Golden]]:
+    """Each example, its edges, and larger calls of it; of all, those that the reference accepts."""
     seen: set[str] = set()
+    grown: set[str] = set()
+
+    def worked_out(call: Call) -> Golden | None:
+        try:
+            return work_out(call, call.inputs, precision, np.random.default_rng([seed, *b"vectors"]))
+        except Fault:
+            return None
+
     for example in examples:
         assert example.call is not None  # of a pair
-        variants = [("", example.call.inputs)]
+        whole = worked_out(example.call)
+        cases = [("", example.call, whole)]
         for kind in SIZES:  # extreme numbers are for `check_against`
-            variants += edges_of(example.call, precision)[kind]
-        whole = None
-        for says, inputs in variants:
-            try:
-                golden = work_out(example.call, inputs, precision, np.random.default_rng([seed, *b"vectors"]))
-            except Fault:
+            for says, inputs in edges_of(example.call, precision)[kind]:
+                call = replace(example.call, inputs=inputs)
+                golden = worked_out(call)
+                cases.append((says, call, golden.as_lenient_as(whole) if golden is not None and whole is not None else golden))
+        for says, call in larger_calls(example.call, larger, seed) if larger else ():
+            golden = worked_out(call) if says not in grown else None  # by one example only
+            if golden is not None and _numbers(golden) <= MAX_NUMBERS:
+                grown.add(says)
+                cases.append((says, call, golden.for_long_sums(larger)))
+        for says, call, golden in cases:
+            if golden is None:
                 continue
-            whole = golden if whole is None else whole
-            golden = golden.as_lenient_as(whole)
             says = says.replace(".shape[", " axis ").replace("] =", " size")         # a name of letters, digits and _
             name = re.sub(r"[^a-z0-9]+", "_", f"{example.name} {says}".lower()).strip("_")
             assert name not in seen, f"two cases are called {name}"
             seen.add(name)
-            yield name, example.call, golden
+            yield name, call, golden
+
+
+def _numbers(golden: Golden) -> int:
+    arrays = [*golden.arguments.values(), *golden.cotangents, *(answer.exact for answer in (*golden.outputs, *golden.gradients))]
+    return sum(array.size for array in arrays)
 
 
 def _arrays(call: Call, golden: Golden, precision: Precision) -> tuple[dict[str, Array], list[dict[str, Any]]]:

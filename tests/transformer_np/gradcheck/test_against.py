@@ -1,13 +1,16 @@
 """A right kernel passes in every precision, a wrong one is named, and what a kernel cannot do is left out and told."""
 
+import contextlib
+import io
 import time
+import warnings
 
 import numpy as np
 import pytest
 
 from transformer_np.attention import attention_backward, attention_forward
 from transformer_np.embedding import embedding_forward
-from transformer_np.gradcheck import check_against
+from transformer_np.gradcheck import against, check_against
 from transformer_np.gradcheck.against import find_reference, references
 from transformer_np.gradcheck.discovery import PACKAGES, discover, subject_name
 from transformer_np.layer import Layer
@@ -89,9 +92,9 @@ def test_attention_takes_less_than_a_tenth_of_the_time_it_may():
     report = check_against("attention", attention_forward, attention_backward, profile="float32")
     assert time.perf_counter() - began < 5
     assert report.ok, str(report)
-    assert [check.name for check in report.checks[-8:]] == [
-        "a size of 0", "a size of 1", "extreme numbers", "equal numbers", "memory layouts", "float32 stays float32",
-        "nothing is written to", "the kernel was run"]
+    assert [check.name for check in report.checks[-9:]] == [
+        "a size of 0", "a size of 1", "extreme numbers", "equal numbers", "longer axes", "memory layouts",
+        "float32 stays float32", "nothing is written to", "the kernel was run"]
 
 
 def test_pytorch_is_right_in_every_precision(torch):
@@ -225,6 +228,81 @@ def test_a_kernel_that_breaks_its_contract_is_told_so(forward, backward, message
     assert message in check_against("softmax", forward, backward).check("softmax: forward and backward run").says
 
 
+def test_what_fails_at_once_is_told_once():
+    report = check_against("softmax", softmax, raises)
+    assert str(report).count("list index out of range") == 1 and len(report.checks) == 5 and len(failed(report)) == 4
+    assert report.check("softmax (mask): forward and backward run").says == "as for softmax"
+
+
+def test_what_fails_in_many_cases_of_one_kind_is_told_once():
+    def forward(x, mask=None, axis=-1):
+        if x.size == 0:
+            raise IndexError("list index out of range")
+        return softmax(x, mask, axis)
+
+    report = check_against("softmax", forward, softmax_gradient, larger=0)
+    assert failed(report) == {"a size of 0"}
+    says = "; softmax, x.shape[0] = 0 and 11 more: forward raised IndexError: list index out of range"
+    assert report.check("a size of 0").says.endswith(says)
+
+
+def test_the_worst_elements_of_a_gradient_and_of_an_output_are_shown():
+    report = check_against("softmax", softmax, lambda d_y, cache: 2 * softmax_gradient(d_y, cache), larger=0)
+    elements = report.check("softmax: gradient of x").elements
+    assert len(elements) == 5 and report.check("softmax: gradient of x").argument == "x"
+    assert all(element.analytic == pytest.approx(2 * element.numeric) for element in elements)
+    assert all(element.relative == pytest.approx(1) for element in elements)
+    assert elements[0].absolute == max(element.absolute for element in elements)
+    assert elements[0].input == report.inputs[0][elements[0].index]
+    assert f"        x{list(elements[0].index)}  " in str(report)
+    report = check_against("softmax", lambda *x, axis=-1: (2 * softmax(*x, axis=axis)[0], 0), lambda *d: 0, larger=0)
+    elements = report.check("softmax: output").elements
+    assert len(elements) == 5 and elements[0].input is None and f"        {list(elements[0].index)}" in str(report)
+    assert not report.check("a size of 1").elements     # a table for each would hide the first
+
+
+def test_only_a_few_wrong_elements_are_shown_as_a_few():
+    def backward(d_y, cache):
+        d_x = softmax_gradient(d_y, cache)
+        d_x[..., -1, -1] += 1
+        return d_x
+
+    assert len(check_against("softmax", softmax, backward, larger=0).check("softmax: gradient of x").elements) == 2
+
+
+def test_a_line_of_python_makes_the_report_again():
+    report = check_against("softmax", softmax_forward, layer_norm_backward, profile="float32", seed=2, larger=0)
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        exec(report.again, {})
+    assert shown.getvalue() == f"{report}\n" and f"  again: {report.again}" in str(report)
+    assert report.again.endswith("# report.inputs: those of softmax")
+    assert [(array.shape, array.dtype) for array in report.inputs] == [((2, 3, 5), np.float32)]
+    assert "check_against('tanh', tanh, vjp=vjp, seed=0)" in check_against("tanh", np.tanh, vjp=lambda d_y, x: d_y).again
+
+
+def test_a_refusal_of_a_layout_is_no_fault(torch):
+    def forward(x):
+        return torch.tanh(torch.from_numpy(x)), torch.from_numpy(x)
+
+    def backward(d_y, x):
+        return torch.from_numpy(d_y) * (1 - torch.tanh(x) ** 2)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")     # of torch, for arrays that are read-only
+        report = check_against("tanh", forward, backward, profile="float32")
+    assert report.ok, str(report)
+    assert "left out: tanh, reversed, since forward raised ValueError: At least one stride" in report.checks[-1].says
+
+
+def test_a_refusal_of_every_layout_is_a_fault():
+    def forward(x):
+        raise ValueError("x must be contiguous")
+
+    report = check_against("tanh", forward, lambda d_y, x: d_y)
+    assert "tanh: forward and backward run" in failed(report)
+
+
 def test_a_gradient_of_another_shape_or_none_is_wrong():
     report = check_against("softmax", softmax, lambda d_y, cache: d_y[0])
     assert report.check("softmax: gradient of x").says == "gradient of x has shape [3, 5], expected [2, 3, 5]"
@@ -306,6 +384,10 @@ def test_the_first_word_will_do_where_only_one_pair_has_it():
 @pytest.mark.parametrize("arguments, message", [
     ({"name": "sofmax", "backward": raises}, "no pair is called 'sofmax', expected one of attention, convolution_1d, "),
     ({"name": "softmax", "backward": raises, "profile": "float8"}, "profile 'float8', expected one of float64, float32, "),
+    ({"name": "softmax", "backward": raises, "seed": "f"}, "seed is 'f', expected a whole number of at least 0"),
+    ({"name": "softmax", "backward": raises, "seed": -1}, "seed is -1, expected a whole number of at least 0"),
+    ({"name": "softmax", "backward": raises, "larger": -1}, "larger is -1, expected a length"),
+    ({"name": "softmax", "backward": raises, "larger": 9.5}, "larger is 9.5, expected a length"),
     ({"name": "softmax"}, "expected backward or vjp, one of them"),
     ({"name": "softmax", "backward": raises, "vjp": raises}, "expected backward or vjp, one of them"),
 ])
@@ -313,3 +395,11 @@ def test_a_bad_call_raises(arguments, message):
     with pytest.raises(ValueError) as raised:
         check_against(forward=softmax, **arguments)
     assert message in str(raised.value)
+
+
+def test_a_name_that_is_missing_since_examples_are_broken_says_so(monkeypatch):
+    found = discover(PACKAGES, 0)
+    found.broken["baselines_np.gradcheck_examples"] = "ImportError: no rnn"
+    monkeypatch.setattr(against, "discover", lambda packages, seed: found)
+    with pytest.raises(ValueError, match=r"no pair is called 'rn', .*; baselines_np.gradcheck_examples cannot be used"):
+        find_reference("rn")

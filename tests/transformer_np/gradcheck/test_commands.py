@@ -1,6 +1,8 @@
 """`transformer-np check` and `transformer-np vectors`, as a user meets them."""
 
 import json
+import re
+import shlex
 import shutil
 import textwrap
 
@@ -61,6 +63,22 @@ SOFTMAX = """
     def draws_text(rng):
         return ["x"]
 
+    def exits(rng):
+        raise SystemExit(3)
+
+    def draws_nothing(rng):
+        pass
+
+    class Ill:
+        def __dlpack__(self):
+            return None
+
+        def __getattr__(self, name):
+            raise KeyError(name)
+
+    def draws_ill(rng):
+        return [Ill()]
+
     number = 7
 """
 
@@ -83,7 +101,7 @@ def check(kernels, names, *options):
 def test_a_right_kernel_is_status_0(kernels, options, capsys):
     assert check(kernels, options[0], "--against", "softmax", *options[1:]) == 0
     out = capsys.readouterr().out
-    assert "ok, 16 checks" in out and "ok    softmax (mask): gradient of x: off by" in out
+    assert "ok, 17 checks" in out and "ok    softmax (mask): gradient of x: off by" in out
 
 
 def test_a_wrong_kernel_is_status_1_and_the_report_says_where(kernels, capsys):
@@ -103,6 +121,16 @@ def test_a_pair_with_inputs_of_its_own(kernels, capsys):
     assert check(kernels, "only_square,vjp", "--inputs", "draw", "--vjp") == 1
 
 
+def test_the_command_line_of_a_failed_check_is_in_its_report(kernels, capsys):
+    check(kernels, "softmax,wrong", "--against", "softmax", "--larger", "0", "--seed", "4")
+    out = capsys.readouterr().out
+    again = re.search(r"^  again: transformer-np (.*)$", out, re.MULTILINE)[1]
+    assert cli.main(shlex.split(again)) == 1
+    assert capsys.readouterr().out == out and "longer axes" not in out
+    assert check(kernels, "only_square,vjp", "--inputs", "draw", "--vjp", "--profile", "float32") == 1
+    assert ":only_square,vjp --inputs draw --vjp --profile float32 --seed 0\n" in capsys.readouterr().out
+
+
 CHECK_ERRORS = [
     (["{kernels}:softmax,backward"], "one of the arguments --against --inputs is required"),
     (["{kernels}:softmax,backward", "--against", "softmax", "--inputs", "draw"], "not allowed with argument"),
@@ -115,6 +143,11 @@ CHECK_ERRORS = [
     (["{kernels}:softmax,backward", "--inputs", "none"], "kernels.py: has no 'none'"),
     (["{kernels}:softmax,backward", "--inputs", "raises"], "--inputs raises: raised ZeroDivisionError: division by zero"),
     (["{kernels}:softmax,backward", "--inputs", "draws_text"], "--inputs draws_text: input x is a str"),
+    (["{kernels}:softmax,backward", "--inputs", "exits"], "--inputs exits: raised SystemExit: 3"),
+    (["{kernels}:softmax,backward", "--inputs", "draws_nothing"], "--inputs draws_nothing: inputs is None, expected a list or "),
+    (["{kernels}:softmax,backward", "--inputs", "draws_ill"], "--inputs draws_ill: its inputs cannot be used: KeyError: "),
+    (["{kernels}:softmax,backward", "--inputs", "draw", "--larger", "9"], "--larger goes with --against: with --inputs, sizes"),
+    (["{kernels}:softmax,backward", "--against", "softmax", "--larger", "-1"], "got -1, expected 0 or more"),
     (["{tmp}/none.py:f,b", "--against", "softmax"], "none.py: no such file"),
     (["{tmp}/broken.py:f,b", "--against", "softmax"], "broken.py: cannot be imported: ModuleNotFoundError: No module named"),
     (["{tmp}/syntax.py:f,b", "--against", "softmax"], "syntax.py: cannot be imported: SyntaxError"),
@@ -287,10 +320,21 @@ def test_an_export_repeats_to_the_byte_and_replaces_the_one_before(folder, expor
     assert (folder / "answers" / "mine.npz").exists()
 
 
-def test_every_pair_can_be_exported(tmp_path, capsys):
+def test_every_pair_can_be_exported_with_longer_axes_into_few_megabytes(tmp_path, capsys):
     assert cli.main(["vectors", "export", str(tmp_path / "all")]) == 0
     manifest = json.loads((tmp_path / "all" / "manifest.json").read_text())
     assert {entry["pair"] for entry in manifest["vectors"]} == set(references())
+    assert {entry["pair"] for entry in manifest["vectors"] if entry["name"].endswith("_size_150")} == set(references())
+    assert "attention_mask_q_axis_2_size_150_k_axis_2_size_137" in {entry["name"] for entry in manifest["vectors"]}
+    assert 4e6 < sum(path.stat().st_size for path in (tmp_path / "all" / "vectors").iterdir()) < 2e7
+
+
+def test_an_export_is_of_the_sizes_that_are_asked_for(tmp_path, capsys):
+    for larger, sizes in ((0, set()), (40, {"40"})):
+        assert cli.main(["vectors", "export", str(tmp_path), "--only", "softmax", "--larger", str(larger)]) == 0
+        names = [path.stem for path in (tmp_path / "vectors").iterdir()]
+        assert set(re.findall(r"size_(\d\d+)$", " ".join(names), re.MULTILINE)) <= sizes | {"37"}
+        assert any(name.endswith("size_40") for name in names) == bool(larger)
 
 
 @pytest.mark.parametrize("content", [{"notes.txt": "mine"}, {"manifest.json": "{}"}, {"manifest.json": '{"program": 7}'},

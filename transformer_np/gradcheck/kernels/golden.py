@@ -26,10 +26,14 @@ from transformer_np.gradcheck.calling.outputs import random_cotangents
 from transformer_np.gradcheck.calling.pair import Outcome, Pair, backward_pass, forward_pass, pair_of_functions
 from transformer_np.gradcheck.calling.rounding import Precision, narrow, widen
 from transformer_np.gradcheck.examples import Call
+from transformer_np.gradcheck.judging.verdict import NUM_WORST
 from transformer_np.gradcheck.measuring.noise import NUM_MOVES, moved
+from transformer_np.gradcheck.report import Element
 from transformer_np.layer import Array
 
 BOUND = 8.0
+
+LONG = 150
 
 # Beyond its own rounding a program in float64 may owe some digits to the approximation of a function, such as erf.
 FLOAT64_FLOOR = 1e-12
@@ -72,11 +76,7 @@ class Answer:
             return Verdict(False, math.inf, says)
         if given.size == 0:
             return Verdict(True, 0.0, "it has no elements")
-        with np.errstate(invalid="ignore"):
-            error = np.where(given == self.exact, 0.0, np.abs(given - self.exact))
-        error = np.where(np.isnan(error), np.inf, error)
-        # an infinity that the reference gives is asked for as it is: there is no error beside it
-        error = np.where(self.judged | np.isinf(self.exact), error, 0)
+        error = self._errors(given)
         index = np.unravel_index(error.argmax(), error.shape)
         worst = float(error[index])
         figure = 0.0 if worst == 0 else worst / self.unit if self.unit > 0 else math.inf
@@ -86,6 +86,29 @@ class Answer:
         says += (f"{[int(i) for i in index]}: got {given[index]:.9g}, expected {self.exact[index]:.9g}; "
                  f"wrong: {int((error > self.allowed).sum())} of {error.size}")
         return Verdict(False, figure, says)
+
+    def worst_elements(self, given: Array, argument: Array | None) -> tuple[Element, ...]:
+        """Those that are beyond the bound, the worst first.   argument: whose gradient this is, None for an output."""
+        given = np.asarray(given).astype(np.float64)
+        if given.shape != self.exact.shape:
+            return ()
+        error = self._errors(given)
+        elements = []
+        for place in np.argsort(-error, axis=None, kind="stable")[:NUM_WORST]:
+            index = tuple(int(i) for i in np.unravel_index(place, error.shape))
+            off, right = float(error[index]), float(self.exact[index])
+            if not off <= self.allowed:
+                relative = off / abs(right) if right != 0 else math.inf
+                elements.append(Element(index, None if argument is None else float(argument[index]), float(given[index]), right,
+                                        off, relative, off / self.precision.ulp(right) if math.isfinite(right) else math.inf))
+        return tuple(elements)
+
+    def _errors(self, given: Array) -> Array:
+        """0 where any number will do; an infinity that the reference gives is asked for as it is: there is no error beside it."""
+        with np.errstate(invalid="ignore"):
+            error = np.where(given == self.exact, 0.0, np.abs(given - self.exact))
+        error = np.where(np.isnan(error), np.inf, error)
+        return np.where(self.judged | np.isinf(self.exact), error, 0)
 
     def _size(self, error: float, figure: float, beside: float) -> str:
         says = f"off by {error:.1e}, {figure:.2g} units (bound {BOUND:g})"
@@ -107,12 +130,24 @@ class Golden:
     outputs: tuple[Answer, ...]
     gradients: tuple[Answer, ...]
 
+    def argument_of(self, answer: Answer) -> Array | None:
+        """Whose gradient it is; None for an output."""
+        return self.arguments.get(answer.name.removeprefix("gradient of ")) if answer in self.gradients else None
+
     def as_lenient_as(self, whole: Golden) -> Golden:
         """For a part of another call, cut from it: with units that are no smaller. A few elements that are left of it may all be
         small, and their last digits be those of the larger numbers that they were made of."""
         outputs, gradients = (tuple(replace(answer, unit=max(answer.unit, other.unit))
                                     for answer, other in zip(answers, others, strict=True))
                               for answers, others in ((self.outputs, whole.outputs), (self.gradients, whole.gradients)))
+        return replace(self, outputs=outputs, gradients=gradients)
+
+    def for_long_sums(self, length: int) -> Golden:
+        """With units for axes of this length. The unit grows with the root of the length of a sum, but the rounding of a plain
+        loop, which is right too, with the length. Up to LONG the bound has room for both."""
+        factor = math.sqrt(max(1.0, length / LONG))
+        outputs, gradients = (tuple(replace(answer, unit=answer.unit * factor) for answer in answers)
+                              for answers in (self.outputs, self.gradients))
         return replace(self, outputs=outputs, gradients=gradients)
 
 
