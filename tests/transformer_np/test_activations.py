@@ -145,9 +145,10 @@ def test_relu_branches_on_the_real_part():
 @every
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_the_dtype_that_goes_in_comes_out(name, dtype):
-    y, d_x = evaluate(name, np.array([-2, -0.5, 0, 1, 3], dtype))
+    x, eps = np.array([-2, -0.5, 0, 1, 3]), np.finfo(dtype).eps
+    y, d_x = evaluate(name, x.astype(dtype))
     assert y.dtype == d_x.dtype == dtype
-    np.testing.assert_allclose(y, evaluate(name, np.array([-2, -0.5, 0, 1, 3.0]))[0], rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps)
+    np.testing.assert_allclose(y, evaluate(name, x)[0], rtol=4 * eps, atol=eps)
 
 
 @every
