@@ -3,10 +3,10 @@
     python benchmarks/gradcheck_false_alarms.py             10000 checks: some 12 minutes of one core; --processes takes more
 
 Every pair of both packages is checked in full, with the calls of its examples, again and again with other numbers. In turn,
-these are taken as they are; scaled, each input by a power of ten of its own from 1e-30 to 1e30; made large, by 10 to 300, so that
-what can saturate does; made degenerate, each input left alone, all 0, or one number everywhere, so that true gradients are 0; or
-rounded to halves, so that there are ties, and zeros at kinks. With every eighth seed the layers are checked too, as their examples are. A call that forward refuses with a ValueError
-is not counted.
+these are taken as they are; scaled, each input by a power of ten of its own from 1e-30 to 1e30; made large, by 10 to 300, so
+that what can saturate does; made degenerate, each input left alone, all 0, or one number, so that true gradients are 0; or
+rounded to halves, so that there are ties, and zeros at kinks. With every eighth seed the layers are checked too, as their
+examples are. A call that forward refuses with a ValueError is not counted.
 """
 
 from __future__ import annotations
