@@ -205,8 +205,8 @@ def _signs(case: Case) -> Diagnosis | None:
 def _missing_factor(case: Case) -> Diagnosis | None:
     """Backward gives the gradient times or over something that is at hand: a gain that is missing, or used twice."""
     at_hand = [(name, array) for name, (array, _) in case.others.items()] + [(case.name, case.argument)]
-    at_hand += [(f"the output{'' if len(self_index) == 0 else self_index}", array) for self_index, array in _outputs(case)]
-    at_hand += [(f"the cotangent{'' if len(self_index) == 0 else self_index}", array) for self_index, array in _cotangents(case)]
+    at_hand += [(f"the output{index}", array) for index, array in _outputs(case)]
+    at_hand += [(f"the cotangent{index}", array) for index, array in _cotangents(case)]
     for name, array in at_hand:
         if array.ndim > case.argument.ndim or not broadcasts(array, case.argument.shape) or array.size < 2:
             continue
