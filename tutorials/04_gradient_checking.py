@@ -873,4 +873,5 @@ assert report.checks[0].ok and "differences" in report.checks[0].method
 # %% [markdown]
 # **At every step of a training.** It is a test. Run it on small shapes, in seconds, when the code changes.
 #
-# Where to go on: `kernel_writers.md` beside this file, for code in C, Triton or Rust.
+# Where to go on: `kernel_writers.md` beside this file, for code in C, Triton or Rust; `gradient_checking_table.md`, for what
+# this checker, PyTorch's and SciPy's find of the bugs that one can plant.
