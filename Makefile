@@ -29,6 +29,7 @@ gradcheck: $(VENV)/compare
 # The measured claims about the gradient checker: which planted bugs it finds, beside PyTorch and SciPy (a page of the tutorials is
 # written anew), and how often it calls something right wrong.
 detection: $(VENV)/test
+	@$(PIP) install "$(or $(ORACLE),torch)"
 	@$(BIN)/python benchmarks/gradcheck_detection.py
 
 false-alarms: $(VENV)/test
