@@ -161,9 +161,10 @@ def linear_in_the_cotangent(pair: Pair, rng: np.random.Generator) -> str:
         size = np.abs(a) + np.abs(2 * b)
         error = float(relative_error(c, a + 2 * b, size, bounds.noise * scale, bounds.relative).max(initial=0))
         if error > bounds.relative:  # a second look, as for the gradients: what does rounding change?
-            which = pair.names.index(name)
-            changes = rounding_changes(pair, both, by_both, eps_of(pair.dtype), rng)[which]
-            rounding = np.maximum(spread(changes, c), next_to_nothing(pair, base.members, both, by_both)[which])
+            which, rounding = pair.names.index(name), np.zeros(c.shape)
+            for cotangents, gradients, share in ((both, by_both, 1), (first, by_first, 1), (second, by_second, 2)):
+                changes = spread(rounding_changes(pair, cotangents, gradients, eps_of(pair.dtype), rng)[which], c)
+                rounding += share * np.maximum(changes, next_to_nothing(pair, base.members, cotangents, gradients)[which])
             allowed = bounds.noise * scale + bounds.rounding * rounding
             error = float(relative_error(c, a + 2 * b, size, allowed, bounds.relative).max(initial=0))
         if error > bounds.relative:

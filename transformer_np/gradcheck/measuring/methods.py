@@ -122,8 +122,8 @@ def _agrees(loss: Loss, move: dict[int, Array], change: Array) -> bool:
     except Fault:
         return True
     with np.errstate(invalid="ignore"):
-        off = abs(float(loss.weights @ (change - other)))
-        # saturated, an output changes by less than its own rounding, and differences see nothing
+        # saturated, an output changes by less than its own rounding, and differences see nothing of it, or little
+        off = abs(float(loss.weights @ np.where(other != 0, change - other, 0)))
         unseen = NOTHING * float(np.abs(loss.weights * loss.base).sum()) / loss.length(move)
         if not off > UNCERTAIN * error + max(1e-5, math.sqrt(loss.eps)) * float(np.abs(loss.weights * change).sum()) + unseen:
             return True
