@@ -19,17 +19,20 @@ from transformer_np.gradcheck.measuring.precision import NOTHING, loss_over_argu
 from transformer_np.layer import Array
 
 WIDER = np.dtype(np.longdouble)
+MAY_LOSE = 1e-10            # of the largest element; a bound allows several times that, so that 9 of its 16 digits must be left
 
 
 def next_to_nothing(pair: Pair, members: Sequence[Array], cotangents: Sequence[Array],
                     gradients: Sequence[Array | None]) -> list[Array]:
-    """For each argument, what rounding did to its gradient, as long as that is next to nothing beside the loss: a backward that
-    loses most digits of a gradient that matters is no good. Zeros where it cannot be told."""
+    """For each argument, what rounding did to its gradient, as long as that is next to nothing beside the loss or the largest
+    element: a backward that loses more digits of a gradient that matters is no good. Zeros where it cannot be told."""
     errors = _rounding_errors(pair, cotangents, gradients) if pair.dtype == np.float64 else None
     if errors is None:
         return [np.zeros(argument.shape) for argument in pair.arguments]
     possible = loss_over_arguments(members, cotangents, pair.arguments)
-    return [np.minimum(error, NOTHING * part) for error, part in zip(errors, possible, strict=True)]
+    largest = [0.0 if gradient is None else float(np.abs(gradient).max(initial=0)) for gradient in gradients]
+    return [np.minimum(error, max(NOTHING * part, MAY_LOSE * size))
+            for error, part, size in zip(errors, possible, largest, strict=True)]
 
 
 def _rounding_errors(pair: Pair, cotangents: Sequence[Array], gradients: Sequence[Array | None]) -> list[Array] | None:
