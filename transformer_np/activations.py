@@ -59,7 +59,7 @@ def gelu_forward(x: Array) -> tuple[Array, GeluCache]:
 
     bounded = np.maximum(x, -GELU_LIMIT)                                        # [...], keeps -inf * 0 away from 2
     # 1. erfc(-x) keeps its digits where 1 + erf(x) cancels, at large negative x; SciPy has none for float16 and gives float64
-    below = (0.5 * erfc(x * -math.sqrt(0.5))).astype(bounded.dtype, copy=False)  # [...]
+    below = (0.5 * erfc(x * -math.sqrt(0.5))).astype(bounded.dtype)             # [...]
     # 2. x Phi(x)
     y = bounded * below                                                         # [...]
     return y, GeluCache(x, below)
