@@ -17,7 +17,7 @@ from transformer_np.gradcheck.measuring.complex_step import complex_step
 from transformer_np.gradcheck.measuring.differences import differences
 from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, moved_loss
 from transformer_np.gradcheck.measuring.kinks import equal_numbers, is_between, one_sided
-from transformer_np.gradcheck.measuring.loss import Loss, Move
+from transformer_np.gradcheck.measuring.loss import Loss, Move, Product
 from transformer_np.gradcheck.measuring.measurement import Measurement
 from transformer_np.gradcheck.measuring.methods import Measuring
 from transformer_np.gradcheck.measuring.precision import UNCERTAIN, Bounds
@@ -45,7 +45,7 @@ def equal_numbers_move_together(measuring: Measuring, everything: Sequence[Measu
         parts = bounds.relative * np.abs(measuring.known(which)) + bounds.noise * scales[which] + bounds.rounding * noise
         allowed += float((parts * np.abs(direction)).sum())
     if abs(analytic - numeric) > allowed:
-        allowed += bounds.rounding * _noise_of_forward(measuring, move, numeric)
+        allowed += bounds.rounding * _noise_of_forward(measuring, move, product, numeric)
     says = f"{sum(int((direction != 0).sum()) for direction in move.values())} numbers that equal others, or 0, move as one: "
     if abs(analytic - numeric) <= allowed:
         return Check(QUESTION, True, f"{says}the gradients add up to what is measured")
@@ -69,12 +69,12 @@ def _move(loss: Loss) -> Move:
     return move
 
 
-def _noise_of_forward(measuring: Measuring, move: Move, numeric: float) -> float:
+def _noise_of_forward(measuring: Measuring, move: Move, product: Product, numeric: float) -> float:
     noise = 0.0
     for _ in range(NUM_REFERENCES):
         try:
             loss = moved_loss(measuring.loss, measuring.cotangents, measuring.precision.eps, measuring.rng)
-            change, _ = complex_step(loss, move)
+            change, _ = product(loss, move)
         except Fault:
             continue
         noise = max(noise, abs(float(loss.weights @ change) - numeric))

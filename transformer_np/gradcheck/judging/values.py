@@ -36,7 +36,7 @@ SAME = 1e-9                 # two derivatives are the same that differ by so muc
 
 def check_values(pair: Pair, exact: Exact, base: Outcome, cotangents: Sequence[Array], gradients: Sequence[Array | None],
                  rng: np.random.Generator, method: str, precision: Precision) -> list[Check]:
-    """One check for each argument.
+    """One check for each argument, and one for equal numbers if there are any.
 
     cotangents: in float64.   gradients: what backward gave for them; None stands for 0.
     """
