@@ -24,7 +24,7 @@ from transformer_np.gradcheck.calling.rounding import Precision, narrow
 from transformer_np.gradcheck.diagnosis.case import Diagnosis
 from transformer_np.gradcheck.discovery import PACKAGES, Found, discover, subject_name
 from transformer_np.gradcheck.examples import Call, Example
-from transformer_np.gradcheck.judging.properties import LAYOUT_WORDS
+from transformer_np.gradcheck.judging.memory import LAYOUT_WORDS
 from transformer_np.gradcheck.kernels.edges import SIZES, edges_of, equal_numbers
 from transformer_np.gradcheck.kernels.explain import what_is_wrong
 from transformer_np.gradcheck.kernels.golden import BOUND, Answer, Golden, Verdict, work_out

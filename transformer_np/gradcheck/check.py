@@ -24,7 +24,8 @@ from transformer_np.gradcheck.calling.pair import (
 from transformer_np.gradcheck.calling.rounding import Precision
 from transformer_np.gradcheck.calling.trees import map_leaves
 from transformer_np.gradcheck.diagnosis.case import Diagnosis
-from transformer_np.gradcheck.judging.properties import CAUSES, COMPARISONS, NOT_AGAIN, Property, kind_of_fault, properties_of
+from transformer_np.gradcheck.judging.asking import NOT_AGAIN
+from transformer_np.gradcheck.judging.properties import CAUSES, COMPARISONS, Property, kind_of_fault, properties_of
 from transformer_np.gradcheck.judging.values import check_output, check_values
 from transformer_np.gradcheck.measuring.exact import exact_of
 from transformer_np.gradcheck.measuring.methods import METHODS

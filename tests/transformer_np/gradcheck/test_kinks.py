@@ -98,7 +98,7 @@ def test_a_steep_bend_is_no_kink(scale):
     x = scale * X
     assert check_vjp(softplus, vjp(1.0), [x]).check("gradient of x").ok
     failed = check_vjp(softplus, vjp(0.9), [x]).check("gradient of x")
-    assert not failed.ok and failed.skipped == 0
+    assert not failed.ok and "kink" not in failed.says
 
 
 def test_kinks_along_random_directions(monkeypatch):

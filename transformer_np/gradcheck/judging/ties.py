@@ -21,6 +21,7 @@ from transformer_np.gradcheck.measuring.loss import Loss, Move, Product
 from transformer_np.gradcheck.measuring.measurement import Measurement
 from transformer_np.gradcheck.measuring.methods import Measuring
 from transformer_np.gradcheck.measuring.precision import UNCERTAIN, Bounds
+from transformer_np.gradcheck.measuring.visible import is_visible
 from transformer_np.gradcheck.report import Check
 
 QUESTION = "equal numbers move together"
@@ -52,6 +53,8 @@ def equal_numbers_move_together(measuring: Measuring, everything: Sequence[Measu
     slopes = one_sided(loss, move)
     if slopes is not None and is_between(loss, slopes, analytic):
         return Check(QUESTION, True, f"{says}at a kink, and the gradients add up to a slope between those on its two sides")
+    if not is_visible(loss, move, product, analytic):
+        return Check(QUESTION, True, f"{says}the gradients add up to what is measured, as far as forward shows it")
     says += (f"the gradients add up to {analytic:.9g}, measured {numeric:.9g}. Each alone is right: where several numbers are "
              "the largest, one of them may take the gradient, or each a share of it, but not each all of it")
     return Check(QUESTION, False, says, diagnosis=Diagnosis("ties", says))

@@ -19,7 +19,7 @@ from transformer_np.gradcheck.measuring.kinks import is_between, one_sided
 from transformer_np.gradcheck.measuring.measurement import Measurement, measure_directions, measure_elements
 from transformer_np.gradcheck.measuring.methods import Measuring, sample, way_of
 from transformer_np.gradcheck.measuring.precision import NOTHING, UNCERTAIN, Bounds, relative_error
-from transformer_np.gradcheck.measuring.wider import next_to_nothing
+from transformer_np.gradcheck.measuring.visible import is_visible
 from transformer_np.gradcheck.report import Check, Element
 from transformer_np.layer import Array
 
@@ -42,25 +42,26 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
     if measured.numeric.size == 0 or measuring.pair.arguments[which].size == 0:
         return Check(question, True, "it has no elements", 0.0, bounds.relative, name, way)
     error, wrong = _errors(measured, scale, bounds)
-    for second_look in (_with_noise_of_forward, _with_rounding_of_backward):
-        if wrong.any() and measured.place != "cotangent":
-            measured = second_look(measuring, which, measured, wrong)
-            error, wrong = _errors(measured, scale, bounds)
-    # the three ways to be no fault of backward's
+    if wrong.any() and measured.place != "cotangent":
+        measured = _with_noise_of_forward(measuring, which, measured, wrong)
+        error, wrong = _errors(measured, scale, bounds)
+    # the four ways to be no fault of backward's
+    hidden = _hidden(measuring, which, measured, error, wrong)
+    wrong &= ~hidden
     enough = UNSETTLED if measuring.loss.pair.dtype == np.float64 else UNSETTLED_LOW
     unsettled = measured.judged & (UNCERTAIN * measured.error > enough * (np.abs(measured.numeric) + scale))
     unsettled |= wrong & _unseen(measuring, which, measured)
     kinks = _kinks(measuring, which, measured, wrong & ~unsettled)
-    wrong &= ~unsettled & ~kinks
-    figure = float(np.where(kinks | unsettled, 0, error).max())
+    skipped = hidden | unsettled | kinks
+    wrong &= ~skipped
+    figure = float(np.where(skipped, 0, error).max())
     says = f"relative error {figure:.1e}, bound {bounds.relative:.0e}; {way}"
     if measuring.precision.profile != "float64":
         says += f"; {_ulps(measured, measuring.precision)}"
-    skipped, too_many = _skipped(measured, kinks, unsettled)
-    found = Check(question, not too_many, says + skipped, figure, bounds.relative, name, way,
-                  skipped=int((kinks | unsettled).sum()))
-    judged = measured.judged & ~unsettled & ~kinks
-    common = _common_factor(measured, judged, measuring.precision) if not wrong.any() else None
+    why, too_many = _skipped(measured, hidden, unsettled, kinks)
+    found = Check(question, not too_many, says + why, figure, bounds.relative, name, way, skipped=int(skipped.sum()))
+    judged = measured.judged & ~skipped
+    common = _common_factor(measured, judged, scale, measuring.precision) if not wrong.any() else None
     if common is not None:
         wrong = judged
         says = f"{found.says}; together they are {common:.4g} times what is right, which no rounding explains"
@@ -80,12 +81,12 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
                    diagnosis=diagnosis)
 
 
-def _common_factor(measured: Measurement, judged: Array, precision: Precision) -> float | None:
+def _common_factor(measured: Measurement, judged: Array, scale: float, precision: Precision) -> float | None:
     """In low precision, what all elements together are times what is right, if that is no rounding: one by one each may be off by
     a few roundings, but not all of them in one direction."""
     given, right, noise, error = (each[judged] for each in (measured.analytic, measured.numeric, measured.noise, measured.error))
     square = float((right * right).sum())
-    if precision.profile == "float64" or judged.sum() < ENOUGH or square == 0:
+    if precision.profile == "float64" or judged.sum() < ENOUGH or np.abs(right).max() <= precision.eps * scale:
         return None
     by_rounding = precision.eps + float(np.sqrt(((right * noise) ** 2).sum())) / square
     by_measuring = float((np.abs(right) * error).sum()) / square
@@ -93,9 +94,11 @@ def _common_factor(measured: Measurement, judged: Array, precision: Precision) -
     return factor if abs(factor - 1) > COMMON * by_rounding + UNCERTAIN * by_measuring else None
 
 
-def _skipped(measured: Measurement, kinks: Array, unsettled: Array) -> tuple[str, bool]:
+def _skipped(measured: Measurement, hidden: Array, unsettled: Array, kinks: Array) -> tuple[str, bool]:
     """What is not judged by its error, and whether that is too much."""
     says, too_many, count = "", False, int(measured.judged.sum())
+    if hidden.any():
+        says += f"; {hidden.sum()} of {count} {measured.place}s are off by what forward does not show: it rounds more there"
     if kinks.any():
         says += f"; {kinks.sum()} of {count} {measured.place}s are at a kink, and between the slopes on its two sides"
         if kinks.sum() * measured.part > MAX_KINKS * count:
@@ -177,12 +180,29 @@ def _with_noise_of_forward(measuring: Measuring, which: int, measured: Measureme
     return replace(measured, noise=noise)
 
 
-def _with_rounding_of_backward(measuring: Measuring, which: int, measured: Measurement, wrong: Array) -> Measurement:
-    """Nor is it wrong for what rounding did to it."""
-    rounding = next_to_nothing(measuring.pair, measuring.base.members, measuring.cotangents, measuring.gradients)[which]
+def _hidden(measuring: Measuring, which: int, measured: Measurement, error: Array, wrong: Array) -> Array:
+    """Where forward had rounded away what backward would need to be right. The worst are looked at first: one that is wrong in
+    truth is enough."""
+    hidden = np.zeros(wrong.shape, bool)
+    if measured.place == "cotangent":
+        return hidden
+    order = np.argsort(np.where(wrong, -error, 0), axis=None)[:min(MAX_LOOKS, int(wrong.sum()))]
+    for place in order:
+        index = tuple(int(i) for i in np.unravel_index(place, wrong.shape))
+        move = {which: _direction(measuring, which, measured, index)}
+        if is_visible(measuring.loss, move, measuring.products[which], float(measured.analytic[index])):
+            break
+        hidden[index] = True
+    return hidden
+
+
+def _direction(measuring: Measuring, which: int, measured: Measurement, index: tuple[int, ...]) -> Array:
+    """In which the argument moves where `index` is measured."""
     if measured.place == "direction":
-        rounding = np.array([(rounding * np.abs(direction)).sum() for direction in measuring.directions(which)])
-    return replace(measured, noise=np.maximum(measured.noise, rounding))
+        return measuring.directions(which)[index[0]]
+    alone = np.zeros(measuring.pair.arguments[which].shape)
+    alone[index] = 1
+    return alone
 
 
 def _unseen(measuring: Measuring, which: int, measured: Measurement) -> Array:
@@ -211,21 +231,13 @@ def _kinks(measuring: Measuring, which: int, measured: Measurement, wrong: Array
     """
     excused = np.zeros(wrong.shape, bool)
     loss, gradient = measuring.loss, measured.analytic
-    if measured.place == "direction":
-        directions = measuring.directions(which)
-        for number in np.flatnonzero(wrong):
-            slopes = one_sided(loss, {which: directions[number]})
-            excused[number] = slopes is not None and is_between(loss, slopes, float(gradient[number]))
-    if measured.place != "element":
+    if measured.place == "cotangent":
         return excused
     for index in map(tuple, np.argwhere(wrong)[:MAX_LOOKS]):
-        if not np.isfinite(gradient[index]):
-            continue
-        direction = np.zeros(wrong.shape)
-        direction[index] = 1
-        slopes = one_sided(loss, {which: direction})
-        excused[index] = slopes is not None and is_between(loss, slopes, float(gradient[index]))
-    if not excused.any():
+        if np.isfinite(gradient[index]):
+            slopes = one_sided(loss, {which: _direction(measuring, which, measured, index)})
+            excused[index] = slopes is not None and is_between(loss, slopes, float(gradient[index]))
+    if measured.place == "direction" or not excused.any():
         return excused
     argument = measuring.pair.arguments[which]
     together = np.where(np.isin(argument, argument[excused]), loss.sizes[which], 0)

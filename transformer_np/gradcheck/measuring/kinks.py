@@ -43,8 +43,8 @@ def one_sided(loss: Loss, move: Move) -> Slopes | None:
     """None where forward cannot be called beside the place."""
     length = loss.length(move)
     try:
-        left, right = _slopes(loss, move, length * STEP)
-        closer_left, closer_right = _slopes(loss, move, length * STEP / SMALLER)
+        left, right = slopes(loss, move, length * STEP)
+        closer_left, closer_right = slopes(loss, move, length * STEP / SMALLER)
     except Fault:
         return None
     with np.errstate(invalid="ignore"):
@@ -65,7 +65,7 @@ def is_between(loss: Loss, slopes: Slopes, derivative: float) -> bool:
     return bool(np.minimum(left, right).sum() - slack <= derivative <= np.maximum(left, right).sum() + slack)
 
 
-def _slopes(loss: Loss, move: Move, step: float) -> tuple[Array, Array]:
+def slopes(loss: Loss, move: Move, step: float) -> tuple[Array, Array]:
     """Of second order, with the place itself at the end: (-3 f(x) + 4 f(x + h) - f(x + 2h)) / 2h."""
     def slope(step: float) -> Array:
         near, far = loss.output(move, step) - loss.base, loss.output(move, 2 * step) - loss.base

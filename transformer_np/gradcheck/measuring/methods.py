@@ -16,7 +16,7 @@ from transformer_np.gradcheck.measuring.adjoint import NUM_COTANGENTS, measure_a
 from transformer_np.gradcheck.measuring.complex_step import complex_step
 from transformer_np.gradcheck.measuring.differences import differences
 from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, Exact, moved_loss
-from transformer_np.gradcheck.measuring.kinks import equal_numbers, is_between, one_sided
+from transformer_np.gradcheck.measuring.kinks import equal_numbers, is_between, one_sided, slopes
 from transformer_np.gradcheck.measuring.loss import Loss, Product
 from transformer_np.gradcheck.measuring.measurement import Measurement, measure_directions, measure_elements, random_direction
 from transformer_np.gradcheck.measuring.precision import NOTHING, UNCERTAIN
@@ -30,6 +30,9 @@ MAX_ELEMENTS: dict[Product, int] = {complex_step: 4000, differences: 300}
 
 NUM_DIRECTIONS = 8
 MAX_SAMPLE = 200            # so many elements of a large array are measured when they have to be looked at one by one
+
+NEARER = (2.0 ** -16, 2.0 ** -20, 2.0 ** -24)      # steps beside a kink, as parts of the size of the numbers that move,
+SHOWN = 1e-4                                       # show a slope that is off by so much, relative
 
 NAMES: dict[Callable, str] = {complex_step: "complex step", differences: "differences of fourth order"}
 
@@ -79,8 +82,8 @@ class Measuring:
     def _bends(self, which: int, direction: Array) -> bool:
         if not direction.any():
             return False
-        slopes = one_sided(self.loss, {which: direction})
-        return slopes is None or bool(slopes.bent.any())
+        kink = one_sided(self.loss, {which: direction})
+        return kink is None or bool(kink.bent.any())
 
     def directions(self, which: int) -> list[Array]:
         """Random ones, the same at each call."""
@@ -127,8 +130,24 @@ def _agrees(loss: Loss, move: dict[int, Array], change: Array) -> bool:
         unseen = NOTHING * float(np.abs(loss.weights * loss.base).sum()) / loss.length(move)
         if not off > UNCERTAIN * error + max(1e-5, math.sqrt(loss.eps)) * float(np.abs(loss.weights * change).sum()) + unseen:
             return True
-    slopes = one_sided(loss, move)
-    return slopes is not None and is_between(loss, slopes, float(loss.weights @ change))
+    kink = one_sided(loss, move)
+    return (kink is not None and is_between(loss, kink, float(loss.weights @ change))) or _shows(loss, move, change)
+
+
+def _shows(loss: Loss, move: dict[int, Array], change: Array) -> bool:
+    """Whether short steps to one side show this change. Beside a kink, steps that cross it show another, and differences may have
+    settled on that."""
+    slope, size = float(loss.weights @ change), float(np.abs(loss.weights * change).sum())
+    for part in NEARER:
+        step = part * loss.length(move)
+        rounding = 8 * loss.eps * float(np.abs(loss.weights * loss.base)[change != 0].sum()) / step
+        try:
+            shown = [float(loss.weights @ each) for each in slopes(loss, move, step)]
+        except Fault:
+            continue
+        if rounding <= SHOWN * size and min(abs(each - slope) for each in shown) <= SHOWN * size:
+            return True
+    return False
 
 
 def measure_all(measuring: Measuring, loss: Loss, changes: Sequence[Sequence[Array]]) -> list[Measurement]:

@@ -27,6 +27,9 @@ NOTHING = 1000 * EPS
 # This part of the loss over the argument is no less than what a gradient is made of, however small it is itself.
 SATURATED = 1 / 4
 
+# Beside greater outputs, one that is smaller than this stands for minus infinity.
+MASKED = -1e4
+
 # The error that differences state is that of the last two steps. It has been seen 5 times too small.
 UNCERTAIN = 20
 
@@ -80,10 +83,17 @@ def gradient_scales(gradients: Sequence[Array | None], members: Sequence[Array],
 
 def loss_over_arguments(members: Sequence[Array], cotangents: Sequence[Array], arguments: Sequence[Array]) -> list[float]:
     """What a gradient would be if the loss were in proportion to the argument."""
-    loss = sum(_largest(cotangent * np.where(np.isfinite(member), member, 0))
-               for cotangent, member in zip(cotangents, members, strict=True))
+    loss = sum(_largest(cotangent) * usual_size(member) for cotangent, member in zip(cotangents, members, strict=True))
     # an argument of 1e-30 could have a gradient of 1e30 for all one knows; that must not excuse everything
     return [loss / max(_largest(argument[np.isfinite(argument)]), 1.0) for argument in arguments]
+
+
+def usual_size(outputs: Array) -> float:
+    """The largest, without large negative numbers: -1e9 and -1e30 stand for the minus infinity behind a mask, and say nothing
+    about the rounding of the others."""
+    finite = outputs[np.isfinite(outputs)]
+    others = finite[finite > MASKED]
+    return _largest(others if others.size else finite)
 
 
 def relative_error(a: Array, b: Array, size: Array, allowed: Array | float, bound: float = FLOAT64.relative) -> Array:
