@@ -50,7 +50,7 @@ def saturated(seed, scale):
     return scale * np.random.default_rng(seed).standard_normal((4, 5))
 
 
-@pytest.mark.parametrize("scale", [5, 10, 20, 50, 200])
+@pytest.mark.parametrize("scale", [5, 10, 20, 50, 200, 300])
 @pytest.mark.parametrize("name", PAIRS)
 def test_what_rounding_left_is_no_fault(name, scale):
     for seed in range(6):
@@ -105,6 +105,22 @@ def test_a_gradient_that_matters_is_judged_however_small_the_number(factor):
     report = check_vjp(lambda x, b: x + b, lambda d, x, b: (d, factor * d), [np.ones(3), np.array([1e-30, 0, 2e-30])])
     assert not report.check("gradient of b").ok
     assert "wrong: 3 of 3" in report.check("gradient of b").says
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-8, 1])
+def test_a_small_factor_is_seen_where_the_numbers_are_small(scale):
+    """Steps as long as 1e-8 are too short to show it; the function is the same for longer ones."""
+    for seed in range(3):
+        x = saturated(seed, scale)
+        assert check_vjp(softmax, softmax_vjp, [x], seed=seed, float32=False).ok
+        assert not check_vjp(softmax, lambda d, x: softmax_vjp(d, x) * (1 + 1e-9), [x], seed=seed, float32=False).ok
+
+
+def test_a_gradient_of_which_real_numbers_show_a_part_is_not_called_wrong():
+    """A softmax of 1 and 2e-17: the complex step sees both move, and real numbers only the small one, for 1 stays 1."""
+    x = np.array([[0.0, -1000.0, -38.4]])
+    report = check_vjp(softmax, softmax_vjp, [x])
+    assert report.ok, str(report)
 
 
 @pytest.mark.parametrize("hidden", [-1e9, -1e30])

@@ -40,13 +40,13 @@ def differences(loss: Loss, move: Move) -> tuple[Array, float]:
     A move is as long as the numbers that move are large: see `Loss.sizes`.
     """
     first = FIRST_STEP * loss.length(move)
-    change, error = _sweep(loss, move, first)
+    change, error = sweep(loss, move, first, loss.base)
     longer = _longer_step(loss, move, first)
     if longer is None:
         return change, error
     # the numbers are so small that the output is blind to them, or it does not depend on them here: if what it does further away
     # would be seen here, then it does something else here
-    farther, farther_error = _sweep(loss, move, longer)
+    farther, farther_error = sweep(loss, move, longer, loss.base)
     hidden = 4 * loss.eps * _weighted(loss, np.where(farther != 0, loss.base, 0)) / first
     known = error if np.isfinite(error) else 0.0
     if farther_error < max(error, hidden) and _weighted(loss, farther - change) <= DISAGREE * max(known, hidden):
@@ -68,8 +68,8 @@ def _longer_step(loss: Loss, move: Move, first: float) -> float | None:
     return None
 
 
-def _sweep(loss: Loss, move: Move, first: float) -> tuple[Array, float]:
-    """The best result of ever smaller steps, and its error."""
+def sweep(loss: Loss, move: Move, first: float, sizes: Array) -> tuple[Array, float]:
+    """The best result of ever smaller steps, and its error.   sizes: of the numbers that were rounded to give the outputs."""
     slopes: list[Array] = []         # s(h), step by step
     fourth: list[Array] = []         # d(h)
     errors: list[float] = []         # |d(h) - d(4h)|, weighted, beside each d(h) but the first
@@ -77,6 +77,8 @@ def _sweep(loss: Loss, move: Move, first: float) -> tuple[Array, float]:
     fault = None
     for level in range(MAX_STEPS):
         step = first * float(RATIO) ** -level
+        if step == 0:
+            break
         try:
             slopes.append(_central(loss, move, step))
         except Fault as error:  # such as the logarithm of a negative number, where a smaller step is still good
@@ -92,7 +94,7 @@ def _sweep(loss: Loss, move: Move, first: float) -> tuple[Array, float]:
         if len(errors) < 2:
             continue
         # fourth[-2] stands between two neighbours; its step is RATIO times the present one
-        rounding = 4 * loss.eps * _weighted(loss, np.where(slopes[-1] != 0, loss.base, 0)) / (RATIO * step)
+        rounding = 4 * loss.eps * _weighted(loss, np.where(slopes[-1] != 0, sizes, 0)) / (RATIO * step)
         apart = max(errors[-1], errors[-2])
         settled = apart <= SETTLED * _weighted(loss, fourth[-2]) or apart <= 4 * RATIO * rounding
         if settled and max(apart, rounding) < best_error:
