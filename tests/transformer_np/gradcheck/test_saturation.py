@@ -59,6 +59,26 @@ def test_what_rounding_left_is_no_fault(name, scale):
 
 
 @pytest.mark.parametrize("profile", ["float32", "float16"])
+@pytest.mark.parametrize("name", ["softmax", "tanh", "gate"])
+def test_what_rounding_left_is_no_fault_in_low_precision(name, profile):
+    for scale in (5, 20, 60):
+        for seed in range(3):
+            report = check_vjp(*PAIRS[name], [saturated(seed, scale)], seed=seed, profile=profile)
+            assert all(check.ok for check in report.checks if check.argument), str(report)
+
+
+@pytest.mark.parametrize("name", ["softmax", "tanh", "gate"])
+def test_what_is_wrong_in_low_precision_only_is_a_fault(name):
+    function, right = PAIRS[name]
+
+    def vjp(d, x):
+        return right(d, x) * x.dtype.type(1.001 if x.dtype == np.float32 else 1)
+
+    for seed in range(3):
+        assert not check_vjp(function, vjp, [saturated(seed, 5)], seed=seed, profile="float32").ok
+
+
+@pytest.mark.parametrize("profile", ["float32", "float16"])
 def test_in_low_precision_zeros_are_no_factor_where_the_gradient_is_below_all_rounding(profile):
     """1e-52 in truth, and 0 in the kernel: not "all of them 0 times what is right"."""
     report = check_vjp(np.tanh, tanh_vjp, [np.sign(saturated(0, 1)) * np.linspace(60, 80, 20).reshape(4, 5)], profile=profile)

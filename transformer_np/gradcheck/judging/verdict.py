@@ -14,11 +14,11 @@ from transformer_np.gradcheck.calling.rounding import Precision
 from transformer_np.gradcheck.diagnosis.case import Case, Diagnosis, Jacobian, integers_of
 from transformer_np.gradcheck.diagnosis.diagnose import diagnose
 from transformer_np.gradcheck.measuring.differences import differences
-from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, moved_loss
+from transformer_np.gradcheck.measuring.exact import NUM_REFERENCES, gradients_in_float64, moved_loss
 from transformer_np.gradcheck.measuring.kinks import is_between, one_sided
 from transformer_np.gradcheck.measuring.measurement import Measurement, measure_directions, measure_elements
 from transformer_np.gradcheck.measuring.methods import Measuring, sample, way_of
-from transformer_np.gradcheck.measuring.precision import NOTHING, UNCERTAIN, Bounds, relative_error
+from transformer_np.gradcheck.measuring.precision import NOTHING, UNCERTAIN, Bounds, loss_size, relative_error
 from transformer_np.gradcheck.measuring.visible import is_visible
 from transformer_np.gradcheck.report import Check, Element
 from transformer_np.layer import Array
@@ -31,6 +31,9 @@ MAX_LOOKS = 1000            # so many elements that seem wrong are looked at for
 ENOUGH = 8                  # elements say something about what they have in common,
 COMMON = 8                  # and a common factor may be off 1 by so many roundings: of a row's root, say
 NUM_WORST = 5               # so many elements are shown
+ROUNDINGS = 2               # of an output, by which a kernel of low precision may be off where it is saturated,
+NEARER = 0.01               # if it is that much nearer in float64
+SAME_FACTOR = 1e-6          # and if all elements together are right there
 MAX_JACOBIAN = 600          # a Jacobian of so many rows and columns is worked out for a diagnosis
 
 
@@ -46,7 +49,7 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
         measured = _with_noise_of_forward(measuring, which, measured, wrong)
         error, wrong = _errors(measured, scale, bounds)
     # the four ways to be no fault of backward's
-    hidden = _hidden(measuring, which, measured, error, wrong)
+    hidden = _hidden(measuring, which, measured, error, wrong) | _rounded(measuring, which, measured, wrong)
     wrong &= ~hidden
     enough = UNSETTLED if measuring.loss.pair.dtype == np.float64 else UNSETTLED_LOW
     unsettled = measured.judged & (UNCERTAIN * measured.error > enough * (np.abs(measured.numeric) + scale))
@@ -61,7 +64,7 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
     why, too_many = _skipped(measured, hidden, unsettled, kinks)
     found = Check(question, not too_many, says + why, figure, bounds.relative, name, way, skipped=int(skipped.sum()))
     judged = measured.judged & ~skipped
-    common = _common_factor(measured, judged, scale, measuring.precision) if not wrong.any() else None
+    common = _common_factor(measuring, which, measured, judged, scale) if not wrong.any() else None
     if common is not None:
         wrong = judged
         says = f"{found.says}; together they are {common:.4g} times what is right, which no rounding explains"
@@ -81,13 +84,17 @@ def verdict(measuring: Measuring, which: int, everything: Sequence[Measurement],
                    diagnosis=diagnosis)
 
 
-def _common_factor(measured: Measurement, judged: Array, scale: float, precision: Precision) -> float | None:
+def _common_factor(measuring: Measuring, which: int, measured: Measurement, judged: Array, scale: float) -> float | None:
     """In low precision, what all elements together are times what is right, if that is no rounding: one by one each may be off by
     a few roundings, but not all of them in one direction."""
+    precision, rounding = measuring.precision, _rounding(measuring)
     given, right, noise, error = (each[judged] for each in (measured.analytic, measured.numeric, measured.noise, measured.error))
-    square = float((right * right).sum())
-    if precision.profile == "float64" or judged.sum() < ENOUGH or np.abs(right).max() <= precision.eps * scale:
+    if precision.profile == "float64" or judged.sum() < ENOUGH or np.abs(right).max() <= max(precision.eps * scale, rounding):
         return None
+    square = float((right * right).sum())
+    wide = _in_float64(measuring, which) if measured.place == "element" else None
+    if wide is not None and abs(float((wide[judged] * right).sum()) / square - 1) < SAME_FACTOR:
+        noise = noise + rounding  # of 1 - y, where y is 1: only a few such elements may be all that there is
     by_rounding = precision.eps + float(np.sqrt(((right * noise) ** 2).sum())) / square
     by_measuring = float((np.abs(right) * error).sum()) / square
     factor = float((given * right).sum()) / square
@@ -194,6 +201,27 @@ def _hidden(measuring: Measuring, which: int, measured: Measurement, error: Arra
             break
         hidden[index] = True
     return hidden
+
+
+def _rounded(measuring: Measuring, which: int, measured: Measurement, wrong: Array) -> Array:
+    """Where a kernel of low precision is right in float64, and here off by a few roundings of the outputs."""
+    if not wrong.any() or measuring.precision.profile == "float64" or measured.place != "element":
+        return np.zeros(wrong.shape, bool)
+    wide = _in_float64(measuring, which)
+    if wide is None:
+        return np.zeros(wrong.shape, bool)
+    off, off_in_float64 = np.abs(measured.analytic - measured.numeric), np.abs(wide - measured.numeric)
+    return wrong & (off_in_float64 <= NEARER * off) & (off <= _rounding(measuring))
+
+
+def _in_float64(measuring: Measuring, which: int) -> Array | None:
+    """The gradient that a kernel of low precision gives in float64, if it does."""
+    gradients = gradients_in_float64(measuring.exact, measuring.pair, measuring.cotangents)
+    return None if gradients is None else gradients[which]
+
+
+def _rounding(measuring: Measuring) -> float:
+    return ROUNDINGS * measuring.precision.eps * loss_size(measuring.base.members, measuring.cotangents)
 
 
 def _direction(measuring: Measuring, which: int, measured: Measurement, index: tuple[int, ...]) -> Array:

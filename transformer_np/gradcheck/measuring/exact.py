@@ -52,15 +52,21 @@ def changes_by_rounding(exact: Exact, pair: Pair, cotangents: Sequence[Array], g
                         rng: np.random.Generator) -> list[list[Array]]:
     """For each argument, how its gradient changes by rounding in the precision of `pair`, as far as backward can tell: best in
     float64, where its own rounding is out of sight."""
-    wide = exact.loss.pair
-    if not exact.is_reference and wide.dtype != pair.dtype:
-        try:
-            exact_gradients = backward_pass(wide, forward_pass(wide, wide.given), cotangents)
-        except (Fault, Unsupported):
-            pass
-        else:
-            return rounding_changes(wide, cotangents, exact_gradients, eps, rng)
+    wide = gradients_in_float64(exact, pair, cotangents)
+    if wide is not None:
+        return rounding_changes(exact.loss.pair, cotangents, wide, eps, rng)
     return rounding_changes(pair, cotangents, gradients, eps, rng)
+
+
+def gradients_in_float64(exact: Exact, pair: Pair, cotangents: Sequence[Array]) -> Sequence[Array | None] | None:
+    """What the backward of a kernel of low precision gives in float64; None if it knows the low precision only."""
+    wide = exact.loss.pair
+    if exact.is_reference or wide.dtype == pair.dtype:
+        return None
+    try:
+        return backward_pass(wide, forward_pass(wide, wide.given), cotangents)
+    except (Fault, Unsupported):
+        return None
 
 
 def moved_loss(loss: Loss, cotangents: Sequence[Array], eps: float, rng: np.random.Generator) -> Loss:

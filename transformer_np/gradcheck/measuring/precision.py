@@ -83,9 +83,14 @@ def gradient_scales(gradients: Sequence[Array | None], members: Sequence[Array],
 
 def loss_over_arguments(members: Sequence[Array], cotangents: Sequence[Array], arguments: Sequence[Array]) -> list[float]:
     """What a gradient would be if the loss were in proportion to the argument."""
-    loss = sum(_largest(cotangent) * usual_size(member) for cotangent, member in zip(cotangents, members, strict=True))
+    loss = loss_size(members, cotangents)
     # an argument of 1e-30 could have a gradient of 1e30 for all one knows; that must not excuse everything
     return [loss / max(_largest(argument[np.isfinite(argument)]), 1.0) for argument in arguments]
+
+
+def loss_size(members: Sequence[Array], cotangents: Sequence[Array]) -> float:
+    """How large the part of a single output in the loss may be."""
+    return sum(_largest(cotangent) * usual_size(member) for cotangent, member in zip(cotangents, members, strict=True))
 
 
 def usual_size(outputs: Array) -> float:
