@@ -40,6 +40,7 @@ def cross_entropy_forward(logits: Array, targets: Array, *, ignore_index: int = 
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing {label_smoothing}, expected 0 <= label_smoothing < 1")
     V = logits.shape[-1]
+    label_smoothing = float(label_smoothing)  # a NumPy float64 would promote float32
     # 1. the targets that count
     kept = targets != ignore_index                                              # [...]
     rows = logits[kept]                                                         # [N, V]

@@ -34,9 +34,10 @@ def layer_norm_forward(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5)
     #    1e6 in float32 could lie 0.06 beside its own mean, and would come out as 1 instead of 0.
     rough = x - x.mean(axis=-1, keepdims=True)                                  # [..., D]
     centered = rough - rough.mean(axis=-1, keepdims=True)                       # [..., D]
-    # 2. variance, from the centered numbers: mean(x^2) - mean(x)^2 would cancel
+    # 2. variance, from the centered numbers: mean(x^2) - mean(x)^2 would cancel. As a NumPy float64, eps would turn float32 into
+    #    float64
     variance = (centered * centered).mean(axis=-1, keepdims=True)               # [..., 1]
-    inverse_std = 1 / np.sqrt(variance + eps)                                   # [..., 1]
+    inverse_std = 1 / np.sqrt(variance + float(eps))                            # [..., 1]
     # 3. normalize
     normalized = centered * inverse_std                                         # [..., D]
     # 4. gain and bias

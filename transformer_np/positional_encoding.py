@@ -40,7 +40,8 @@ def sinusoidal_positions_forward(x: Array, *, scale: float = 1.0) -> tuple[Array
     if x.ndim < 2:
         raise ValueError(f"sinusoidal_positions: x {list(x.shape)}, expected [..., T, D]")
     table = sinusoidal_table(*x.shape[-2:], dtype=x.real.dtype.type)            # [T, D]
-    y = x + scale * table                                                       # [..., T, D]
+    # as a NumPy float64, scale would turn float32 into float64
+    y = x + float(scale) * table                                                # [..., T, D]
     return y, SinusoidalPositionsCache()
 
 

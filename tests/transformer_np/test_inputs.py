@@ -141,6 +141,22 @@ def test_float32_stays_float32_and_agrees_with_float64(case):
     assert_dtype_stays(case, np.float32, 1e-5)  # 100 roundings of 6e-8, in two blocks and back
 
 
+@pytest.mark.parametrize("case", [
+    pair_case("layer_norm", np.ones((2, D)), np.ones(D), np.ones(D), eps=np.float64(1e-5)),
+    pair_case("sinusoidal_positions", np.ones((T, D)), scale=np.float64(0.5)),
+    pair_case("attention", np.ones((T, D)), np.ones((S, D)), np.ones((S, D)), scale=np.float64(0.5)),
+], ids=["layer_norm", "sinusoidal_positions", "attention"])
+def test_a_setting_that_is_a_numpy_float64_keeps_float32(case):
+    """1 / np.sqrt(d) is one. Python's own numbers promote nothing, NumPy's do."""
+    assert_dtype_stays(case, np.float32, 1e-6)
+
+
+def test_a_label_smoothing_that_is_a_numpy_float64_keeps_float32():
+    (loss, _), cache = t.cross_entropy_forward(np.ones((T, D), np.float32), np.zeros(T, int), label_smoothing=np.float64(0.1))
+    assert loss.dtype == np.float32
+    assert t.cross_entropy_backward(np.float32(1), cache).dtype == np.float32
+
+
 @every_case
 def test_float64_stays_float64(case):
     assert_dtype_stays(case, np.float64, 0)
