@@ -163,6 +163,23 @@ def test_outputs_behind_a_mask_do_not_excuse_the_others(hidden):
     assert "wrong: 10 of 16" in failed.says, failed.says     # all that are not masked
 
 
+@pytest.mark.parametrize("instead", [1e9, 1e30])
+def test_a_few_outputs_that_stand_for_infinity_do_not_excuse_the_others(instead):
+    first = np.zeros((4, 5), bool)
+    first[0, :2] = True
+
+    def function(x):
+        return np.where(first, instead, np.tanh(x))
+
+    def vjp(d, x):
+        return np.where(first, 0, tanh_vjp(d, x))
+
+    assert check_vjp(function, vjp, [saturated(0, 1)], float32=False).ok
+    failed = check_vjp(function, lambda d, x: vjp(d, x) * (1 + 1e-8), [saturated(0, 1)], float32=False).check("gradient of x")
+    assert not failed.ok
+    assert "wrong: 18 of 20" in failed.says, failed.says
+
+
 def test_a_backward_that_loses_the_digits_of_a_gradient_that_matters_is_not_excused():
     """x - (x - 1e8 + 1e8) of rounding beside a gradient of 1: no rounding of forward explains it."""
     def lossy(d, x):

@@ -27,8 +27,10 @@ NOTHING = 1000 * EPS
 # This part of the loss over the argument is no less than what a gradient is made of, however small it is itself.
 SATURATED = 1 / 4
 
-# Beside greater outputs, one that is smaller than this stands for minus infinity.
+# Beside greater outputs, one that is smaller than this stands for minus infinity, and one so many times as large as nearly
+# all others for infinity.
 MASKED = -1e4
+FAR_ABOVE, NEARLY_ALL = 1e6, 0.9
 
 # The error that differences state is that of the last two steps. It has been seen 5 times too small.
 UNCERTAIN = 20
@@ -94,10 +96,12 @@ def loss_size(members: Sequence[Array], cotangents: Sequence[Array]) -> float:
 
 
 def usual_size(outputs: Array) -> float:
-    """The largest, without large negative numbers: -1e9 and -1e30 stand for the minus infinity behind a mask, and say nothing
-    about the rounding of the others."""
+    """The largest, without what stands for something else: -1e9 and -1e30 for the minus infinity behind a mask, and a few numbers
+    far above nearly all others. They say nothing about the rounding of those."""
     finite = outputs[np.isfinite(outputs)]
-    others = finite[finite > MASKED]
+    if not finite.size:
+        return 0.0
+    others = finite[(finite > MASKED) & (np.abs(finite) <= FAR_ABOVE * np.quantile(np.abs(finite), NEARLY_ALL, method="lower"))]
     return _largest(others if others.size else finite)
 
 
