@@ -37,7 +37,8 @@ class Check:
     figure: what was measured, None where the answer is yes or no.   bound: the largest figure that is right.
     says: the answer as a sentence; where it is no, it names the place and both numbers.
     method: how the gradient was measured, and why so.   elements: the worst ones.
-    skipped: how many elements are not judged by the figure: they are at a kink, or could not be measured.
+    skipped: how many elements are not judged by the figure: they are at a kink, could not be
+    measured, or are off by what forward does not show.
     diagnosis: what kind of fault it is.
     """
 

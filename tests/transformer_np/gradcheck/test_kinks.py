@@ -181,3 +181,17 @@ def test_methods_that_move_everything_at_once_hold_still_what_is_at_a_kink(metho
     for share in (FIRST, LAST, EQUAL):
         assert check_vjp(lambda x: x.max(-1), share, [TIES], method=method).ok
     assert not check_vjp(lambda x: x.max(-1), lambda d_y, x: 1.1 * FIRST(d_y, x), [TIES], method=method).ok
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-4, 3e-5, 1e-5, 1e-6])
+def test_differences_that_cross_a_kink_do_not_make_the_complex_step_doubted(distance):
+    """Steps longer than the distance see a slope between the two sides, and may settle on it."""
+    def function(x):
+        return np.where(x.real > 1, x - 1, 0) * np.sin(x)
+
+    def vjp(d, x):
+        return d * np.where(x > 1, np.sin(x) + (x - 1) * np.cos(x), 0)
+
+    report = check_vjp(function, vjp, [np.array([1 + distance, 0.4, 2.0, 1.7])])
+    assert report.ok, str(report)
+    assert report.check("gradient of x").method.startswith("complex step")

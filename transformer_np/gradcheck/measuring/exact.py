@@ -59,7 +59,8 @@ def changes_by_rounding(exact: Exact, pair: Pair, cotangents: Sequence[Array], g
 
 
 def gradients_in_float64(exact: Exact, pair: Pair, cotangents: Sequence[Array]) -> Sequence[Array | None] | None:
-    """What the backward of a kernel of low precision gives in float64; None if it knows the low precision only."""
+    """What the backward of a kernel of low precision gives in float64, or in float32 if that is the widest that it knows; None if
+    it knows the low precision only."""
     wide = exact.loss.pair
     if exact.is_reference or wide.dtype == pair.dtype:
         return None
